@@ -1,0 +1,1 @@
+"""Where it runs: commits, runners (in-process, Ray), the command line."""

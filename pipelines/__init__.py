@@ -1,0 +1,1 @@
+"""How a corpus is made: reading archives, extraction, language, recipes, pages into Parquet."""
