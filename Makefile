@@ -1,0 +1,34 @@
+# Everything from a bare checkout: each target makes what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-full check resources clean
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+pipelines/resources/NOTICE.txt: .venv/installed infra/fetch.py pipelines/resources.py
+	$(BIN)/python -m infra.fetch
+	touch $@
+
+resources: pipelines/resources/NOTICE.txt
+
+demo: resources
+	$(BIN)/gristmill demo --out demo
+
+check: resources
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: resources
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: resources
+	$(BIN)/python -m pytest -o timeout=3600
+
+clean:
+	rm -rf demo out .venv pipelines/resources

@@ -1,0 +1,125 @@
+"""A batch of documents in one text view, and what several rules need of it: computed once, when first asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from filters import kernels
+from filters.rule import Measured, UInts
+from filters.tokens import TokenCodes, Vocabulary
+
+Counts = npt.NDArray[np.int64]
+
+LINE_BREAKS = re.compile("\n+")
+PARAGRAPH_BREAKS = re.compile("\n{2,}")
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    """The texts of some documents. Every array below has one row per document, in the order of `texts`."""
+
+    texts: Sequence[str]
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def tokens(self) -> TokenCodes:
+        """The words of every text, as codes."""
+        return self.vocabulary.encode(self.texts)
+
+    @cached_property
+    def word_total(self) -> Counts:
+        """Words, symbols among them."""
+        return np.diff(self.tokens.offsets)
+
+    @cached_property
+    def repetition(self) -> Counts:
+        """Characters in the top n-gram (n = 2, 3, 4) and in duplicate n-grams (n = 5 ... 10): nine columns."""
+        of = self.tokens
+        return kernels.repetition(of.codes, of.offsets, of.length, of.hash, of.spelling)
+
+    def word_counts(self, symbol: int) -> Counts:
+        """Five columns: words that are no symbols, their characters, words with a letter, stop words, distinct ones.
+
+        `symbol` is the flag that marks the symbols.
+        """
+        of = self.tokens
+        return kernels.word_counts(of.codes, of.offsets, of.length, of.flags, np.uint16(symbol))
+
+    @cached_property
+    def characters(self) -> Counts:
+        """Code points."""
+        return integers(map(len, self.texts))
+
+    @cached_property
+    def newlines(self) -> Counts:
+        """Line feeds."""
+        return self.occurrences("\n")
+
+    def occurrences(self, part: str) -> Counts:
+        """How often `part` occurs, without overlap."""
+        return integers(text.count(part) for text in self.texts)
+
+    @cached_property
+    def split_lines(self) -> list[list[str]]:
+        """Lines as `str.splitlines` cuts them: at line feeds, form feeds, U+2028 and others; blank ones stay."""
+        return [text.splitlines() for text in self.texts]
+
+    @cached_property
+    def newline_lines(self) -> list[list[str]]:
+        """What lies between line feeds; blank lines stay."""
+        return [text.split("\n") for text in self.texts]
+
+    @cached_property
+    def filled_lines(self) -> list[list[str]]:
+        """What lies between line feeds and is not white space alone."""
+        return [[line for line in lines if line and not line.isspace()] for lines in self.newline_lines]
+
+    @cached_property
+    def line_runs(self) -> list[list[str]]:
+        """What lies between runs of line feeds."""
+        return [LINE_BREAKS.split(text) for text in self.texts]
+
+    @cached_property
+    def paragraphs(self) -> list[list[str]]:
+        """What lies between runs of at least two line feeds, white space at the text's ends removed."""
+        return [PARAGRAPH_BREAKS.split(text.strip()) for text in self.texts]
+
+
+def integers(values: Iterable[int]) -> Counts:
+    """The values as an array."""
+    return np.fromiter(values, np.int64)
+
+
+def duplicates(parts: Sequence[Sequence[str]]) -> tuple[Counts, Counts]:
+    """Return, per document, the parts equal to an earlier one and the characters in them."""
+    distinct = [set(some) for some in parts]
+    extra = integers(len(some) - len(once) for some, once in zip(parts, distinct, strict=True))
+    characters = integers(
+        sum(map(len, some)) - sum(map(len, once)) if len(some) > len(once) else 0
+        for some, once in zip(parts, distinct, strict=True)
+    )
+    return extra, characters
+
+
+def counted(values: Counts) -> Measured:
+    """A count; values above 2^32 - 1 stay at that."""
+    return Measured(numerator=unsigned(values))
+
+
+def ratio(numerator: Counts, denominator: Counts) -> Measured:
+    """A ratio, undefined where the denominator is 0."""
+    return Measured(numerator=unsigned(numerator), denominator=unsigned(denominator))
+
+
+def unsigned(values: Counts) -> UInts:
+    """The values as uint32, cut at the largest."""
+    return np.minimum(values, np.iinfo(np.uint32).max).astype(np.uint32)

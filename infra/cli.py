@@ -1,0 +1,478 @@
+"""The command line: thin over the library. Data on stdout, progress and errors on stderr.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError
+from filters.rule import Rule
+
+app = typer.Typer(
+    name="gristmill",
+    help="Crawled pages in, a pretraining corpus out, and for every filter rule what it is worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class RunnerName(StrEnum):
+    """Where tasks run."""
+
+    ray = "ray"
+    inprocess = "inprocess"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Out = Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)]
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe's name (`gristmill recipes`) or a YAML file.", show_default=False)
+]
+Inputs = Annotated[
+    list[str],
+    typer.Option(
+        "--input", "-i", help="A file, folder, glob, list of paths (*.paths.gz) or fsspec URL; may be repeated."
+    ),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The output folder; what it has is kept and continued.")]
+RunnerOption = Annotated[RunnerName, typer.Option("--runner", help="Where tasks run.")]
+Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Tasks at a time [default: one a core].")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N documents of the input.")]
+TaskSize = Annotated[str, typer.Option("--task-size", help="Input bytes of one task, for instance 64MiB.")]
+Dump = Annotated[str | None, typer.Option("--dump", help="The `dump` column [default: CC-MAIN-... in the path].")]
+
+
+def main() -> None:
+    """Run the command line; every error that Gristmill raises on purpose becomes one message and an exit code."""
+    try:
+        app()
+    except QuarantineBudgetExceeded as error:
+        fail(error, 3)
+    except (RecipeError, InputError) as error:
+        fail(error, 2)
+    except GristmillError as error:
+        fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted; what was committed is kept, and the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(error: GristmillError, code: int) -> None:
+    """Print an error for a person and exit."""
+    from infra.look import visible
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Text("error: ", style="bold red"), Text(visible(str(error)))
+    )
+    raise SystemExit(code)
+
+
+def data(value: Any) -> None:
+    """Print one JSON object."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table; `columns` are (title, "left" or "right")."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in columns:
+        shown.add_column(title, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    Console(highlight=False).print(shown)
+
+
+def byte_count(text: str) -> int:
+    """`64MiB`, `1GB`, `4096` as bytes."""
+    units = {"": 1, "b": 1}
+    units |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
+    units |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
+    digits = text.rstrip("BbIiKkMmGgTt ")
+    unit = text[len(digits) :].strip().lower()
+    try:
+        size = int(float(digits) * units[unit])
+    except (ValueError, KeyError):
+        raise typer.BadParameter(f"{text!r} is not a size; write it like 64MiB or 1GB") from None
+    if size < 1:
+        raise typer.BadParameter(f"{text!r}: at least one byte")
+    return size
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    input: Inputs,
+    out: OutOption,
+    runner: RunnerOption = RunnerName.ray,
+    workers: Workers = None,
+    limit: Limit = None,
+    dump: Dump = None,
+    task_size: TaskSize = "256MiB",
+    dropped: Annotated[str, typer.Option(help="Dropped documents to keep for each rule: a number, or `all`.")] = "100",
+    allow_quarantined: Annotated[bool, typer.Option(help="Go on above the quarantine budget.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make a corpus: run a recipe over crawled pages and write Parquet.
+
+    Run it again to continue what was interrupted.
+    """
+    from infra.commands import run_recipe
+    from pipelines.recipe import load_recipe
+
+    made = run_recipe(
+        load_recipe(recipe),
+        input,
+        out,
+        runner=runner.value,
+        workers=workers,
+        limit=limit,
+        dump=dump,
+        task_bytes=byte_count(task_size),
+        dropped_samples=dropped_count(dropped),
+        allow_quarantined=allow_quarantined,
+        quiet=quiet,
+    )
+    report_run(made, as_json=as_json)
+
+
+def dropped_count(text: str) -> int | None:
+    """The number of samples, or None for `all`."""
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither a number nor `all`")
+    return int(text)
+
+
+def report_run(made: Any, *, as_json: bool) -> None:
+    """Say what a run made and what to type next."""
+    if as_json:
+        data({**made.accounts.funnel(), "dataset_sha256": made.dataset_sha256, "tasks_done_now": made.done_now})
+        return
+    show_funnel(made)
+    size = sum(entry.bytes for entry in made.files["dataset"])
+    print(f"\ndataset   {made.out / 'dataset'}  {len(made.files['dataset'])} part(s), {size:,} bytes")
+    print(f"          sha256 {made.dataset_sha256}")
+    print(f"dropped   {made.out / 'dropped'}  samples with rule and value")
+    print(f"\nnext      gristmill show {made.out}")
+    print(f"          gristmill show {made.out} --dropped RULE")
+    print(f"          gristmill verify {made.out}")
+
+
+def show_funnel(made: Any) -> None:
+    """Print the funnel."""
+    from infra.look import funnel_rows
+
+    rows = funnel_rows(made)
+    table(
+        [("stage", "left"), ("reason", "left"), ("count", "right"), ("left", "right")],
+        [(row.stage, row.reason, row.count, row.left) for row in rows],
+    )
+    accounts = made.accounts
+    unreadable = sum(accounts.unreadable.values())
+    print(f"\nbytes     {accounts.input_bytes:,} read, {unreadable:,} in no record {dict(accounts.unreadable) or ''}")
+    print(f"kept      {accounts.tokens:,} tokens, {accounts.characters:,} characters")
+    if accounts.gate:
+        from infra.gate import gate_line
+
+        print(f"gate      {gate_line(accounts.gate)}")
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    input: Inputs,
+    out: OutOption = Path("out"),
+    workers: Workers = None,
+    limit: Limit = None,
+    task_size: TaskSize = "256MiB",
+    pages: Annotated[int, typer.Option(min=1, help="Pages to try the recipe on.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Say what a run would do: tasks, bytes, and from a small sample the yield, the time and the space it will take."""
+    from infra.commands import estimate
+    from pipelines.recipe import load_recipe
+
+    said = estimate(
+        load_recipe(recipe), input, out, workers=workers, limit=limit, task_bytes=byte_count(task_size), pages=pages
+    )
+    if as_json:
+        data(said)
+    else:
+        table([("", "left"), ("", "right")], [(name.replace("_", " "), value) for name, value in said.items()])
+
+
+@app.command()
+def inspect(out: Out, as_json: Json = False) -> None:
+    """The funnel of a finished run: what left, for what reason."""
+    from infra.run import read_run
+
+    made = read_run(out)
+    if as_json:
+        data(made.accounts.funnel())
+    else:
+        show_funnel(made)
+
+
+@app.command()
+def show(
+    out: Out,
+    dropped: Annotated[str | None, typer.Option(help="Dropped documents of this rule (`all`: of every rule).")] = None,
+    quarantined: Annotated[bool, typer.Option(help="Quarantined documents.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 5,
+    skip: Annotated[int, typer.Option(min=0, help="How many to pass over first.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read documents. Control characters and hidden ones are made visible."""
+    from infra.commands import shown_documents
+    from infra.run import read_run
+
+    rows = shown_documents(read_run(out), dropped=dropped, quarantined=quarantined, skip=skip, count=count)
+    if as_json:
+        data(rows)
+    else:
+        print_documents(rows)
+
+
+def print_documents(rows: list[dict[str, Any]]) -> None:
+    """Print rows with a rule between them, and a word where there is none."""
+    from infra.look import visible
+
+    console = Console(highlight=False)
+    for row in rows:
+        text = row.pop("text", None)
+        console.rule(style="dim")
+        for name, value in row.items():
+            if value not in (None, ""):
+                console.print(Text(f"{name}: ", style="bold"), Text(visible(str(value))), sep="", soft_wrap=True)
+        if text is not None:
+            console.print(Text("\n" + visible(text)), soft_wrap=True)
+    if not rows:
+        console.print("nothing here")
+
+
+@app.command()
+def verify(out: Out, as_json: Json = False) -> None:
+    """Check a finished run: every file's bytes, every account, the ledger counted row by row."""
+    from infra.run import read_run
+    from infra.verify import verify as verified
+
+    made = read_run(out)
+    files = verified(made)
+    if as_json:
+        data({"ok": True, "files": files, "records": made.accounts.records, "dataset_sha256": made.dataset_sha256})
+    else:
+        print(f"ok: {files} files, {made.accounts.records:,} records and every byte accounted for")
+        print(f"dataset sha256 {made.dataset_sha256}")
+
+
+@app.command()
+def explain(
+    out: Out,
+    document: Annotated[str, typer.Argument(help="An id or a URL.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Why did this document go where it went? Its record, and every rule with its value, bounds and verdict."""
+    from infra.look import explain as explained
+    from infra.run import read_run
+
+    found = explained(read_run(out), document)
+    if as_json:
+        data([explanation_json(one) for one in found])
+        return
+    for one in found:
+        print_documents([{name: value for name, value in one.row.items() if name != "text"}])
+        if one.note:
+            print(f"note: {one.note}")
+        table(
+            [("rule", "left"), ("value", "right"), ("bounds", "left"), ("", "left"), ("source", "left")],
+            [
+                (rule.name, f"{value:.6g}", rule.bounds, "passes" if passes else "FAILS", rule.paper.where)
+                for rule, value, passes in one.verdicts
+            ],
+        )
+
+
+def explanation_json(one: Any) -> dict[str, Any]:
+    """An explanation as plain data."""
+    return {
+        **one.row,
+        "note": one.note,
+        "text": one.text,
+        "rules": [
+            {**rule_json(rule), "value": None if value != value else value, "passes": passes}
+            for rule, value, passes in one.verdicts
+        ],
+    }
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """A rule as plain data."""
+    return {
+        "rule": rule.name,
+        "signal": rule.signal.name,
+        "revision": rule.signal.revision,
+        "kind": rule.signal.kind,
+        "says": rule.signal.says,
+        "bounds": rule.bounds,
+        "paper": rule.paper.title,
+        "url": rule.paper.url,
+        "where": rule.paper.where,
+    }
+
+
+@app.command()
+def retry(
+    out: Out,
+    quarantined: Annotated[bool, typer.Option(help="Decide the quarantined documents again.")] = False,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Parser CPU seconds for a page.")] = 120.0,
+    memory: Annotated[str, typer.Option(help="Parser memory.")] = "8GiB",
+    runner: RunnerOption = RunnerName.inprocess,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Decide quarantined documents again under wider limits, and pack anew."""
+    from infra.commands import retry_quarantined
+
+    if not quarantined:
+        raise typer.BadParameter("say what to retry: --quarantined")
+    made = retry_quarantined(
+        out,
+        deadline_seconds=deadline,
+        memory_bytes=byte_count(memory),
+        runner=runner.value,
+        workers=workers,
+        quiet=quiet,
+    )
+    report_run(made, as_json=as_json)
+
+
+@app.command()
+def gc(
+    out: Annotated[Path, typer.Argument(help="An output folder.", show_default=False)],
+    older_than: Annotated[float, typer.Option(min=0.0, help="Hours since its last change.")] = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Remove what failed attempts left behind: files that are old and that no manifest names."""
+    from infra.verify import collect
+
+    collected = collect(out, older_than=older_than * 3600, now=time.time())
+    if as_json:
+        data({"attempts": collected.attempts, "bytes": collected.bytes})
+    else:
+        print(f"removed {collected.attempts} attempts, {collected.bytes:,} bytes")
+
+
+@app.command()
+def recipes(
+    show: Annotated[str | None, typer.Option(help="One recipe in full: steps, rules, bounds, citations.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes, or show one with every rule, bound, citation and deviation from its original."""
+    from pipelines.recipe import ALIASES, load_recipe, recipe_names
+
+    if show is None:
+        said = {name: load_recipe(name).says for name in recipe_names()}
+        if as_json:
+            data({"recipes": said, "aliases": ALIASES})
+            return
+        table([("recipe", "left"), ("", "left")], said.items())
+        for alias, name in ALIASES.items():
+            print(f"\n{alias} is {name}")
+        return
+    recipe = load_recipe(show)
+    if as_json:
+        rules = [rule_json(rule) for rule in recipe.rules]
+        data({**recipe.model_dump(mode="json"), "sha256": recipe.sha256, "rules": rules})
+        return
+    print(f"{recipe.name}\n{recipe.says}\nsha256 {recipe.sha256}\n\nDeviations from the original:")
+    for deviation in recipe.deviations:
+        print(f"- {deviation}")
+    print("\nSteps:")
+    for number, step in enumerate(recipe.steps, 1):
+        name, value = next((name, value) for name, value in step.model_dump(mode="json").items() if value is not None)
+        print(f"{number}. {name}: {json.dumps(value)}")
+    print("\nRules, in order; the first that fails is the reason:")
+    print_rules(recipe.rules)
+
+
+def print_rules(shown: Iterable[Rule]) -> None:
+    """Print rules as a table."""
+    table(
+        [("rule", "left"), ("keeps", "left"), ("signal", "left"), ("source", "left")],
+        [(rule.name, rule.bounds, rule.signal.says, f"{rule.paper.where} <{rule.paper.url}>") for rule in shown],
+    )
+
+
+@app.command()
+def rules(family: Annotated[str | None, typer.Option(help="Only this family.")] = None, as_json: Json = False) -> None:
+    """List every rule with its bounds and where they come from."""
+    from filters import catalogue, language, url
+    from pipelines.recipe import known
+
+    families = {one.name: one.rules for one in catalogue.FAMILIES}
+    everything = {"url": url.RULES, "language": (language.GATED, language.EXTRACTED, language.IN_LANGUAGE), **families}
+    if family is not None:
+        try:
+            known(family, tuple(everything), "family of rules")
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        everything = {family: everything[family]}
+    if as_json:
+        data({name: [rule_json(rule) for rule in found] for name, found in everything.items()})
+        return
+    for name, found in everything.items():
+        print(f"\n{name}")
+        print_rules(found)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: packages, models, lists, isolation, space. Every fault comes with what to do."""
+    from infra.doctor import checks
+
+    found = checks()
+    if as_json:
+        data([{"check": one.name, "ok": one.ok, "says": one.says} for one in found])
+    else:
+        table(
+            [("", "left"), ("check", "left"), ("", "left")], [("ok" if c.ok else "NO", c.name, c.says) for c in found]
+        )
+    if not all(one.ok for one in found):
+        raise SystemExit(1)
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("demo"),
+    runner: RunnerOption = RunnerName.ray,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Build a small crawl out of what is on this machine, and run `fineweb` on it. Needs no network."""
+    from infra.commands import run_demo
+
+    made = run_demo(out, runner=runner.value, workers=workers, quiet=quiet)
+    report_run(made, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

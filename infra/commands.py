@@ -1,0 +1,247 @@
+"""What the commands do, as functions: the command line and a notebook call the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from filters.errors import InputError
+from infra.demo_crawl import build_demo_crawl
+from infra.look import rows_of, slices_of
+from infra.plan import TASK_BYTES, Plan, make_plan
+from infra.progress import Progress, clock_time
+from infra.run import Finished, TaskOutcome, outcomes, read_run, run_plan
+from infra.runner import InProcess, Runner
+from infra.work import ProcessTask, RetryTask, Task
+from pipelines.accounts import Accounts
+from pipelines.decide import Decider
+from pipelines.process import TaskOptions
+from pipelines.read import read_slice
+from pipelines.recipe import Recipe, known, load_recipe
+from pipelines.record import Event, Page, Position, Refused, Unreadable
+from pipelines.schema import ORDER
+
+
+def make_runner(name: str, workers: int | None) -> Runner:
+    """The runner of this name; `inprocess` has one worker."""
+    if name == "inprocess":
+        if workers not in (None, 1):
+            raise InputError(f"--runner inprocess has one worker, not {workers}. Use --runner ray for more.")
+        return InProcess()
+    from infra.ray_runner import OnRay
+
+    return OnRay(workers)
+
+
+def run_recipe(
+    recipe: Recipe,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    runner: str = "ray",
+    workers: int | None = None,
+    limit: int | None = None,
+    dump: str | None = None,
+    task_bytes: int = TASK_BYTES,
+    dropped_samples: int | None = 100,
+    allow_quarantined: bool = False,
+    quiet: bool = False,
+    relative_to: Path | None = None,
+) -> Finished:
+    """Plan and run; what `out` has from before is kept. Raises the errors of `run_plan`."""
+    out = out.absolute()
+    options = TaskOptions(recipe=recipe, dump=dump, dropped_samples=dropped_samples)
+    with Progress(sys.stderr, quiet=quiet) as progress:
+        planned = make_plan(inputs, out, options, task_bytes=task_bytes, limit=limit, relative_to=relative_to)
+        progress.expect(planned.input_bytes)
+        progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
+        with make_runner(runner, workers) as started:
+            return run_plan(
+                planned,
+                out,
+                options,
+                started,
+                report=progress.report,
+                on_stage=progress.stage,
+                allow_quarantined=allow_quarantined,
+            )
+
+
+def run_demo(out: Path, *, runner: str, workers: int | None, quiet: bool) -> Finished:
+    """Build the demo crawl in `out`/crawl and run `fineweb` on it into `out`/corpus."""
+    crawl = out.absolute() / "crawl"
+    crawl.mkdir(parents=True, exist_ok=True)
+    build_demo_crawl(crawl)
+    return run_recipe(
+        load_recipe("fineweb"),
+        ["crawl"],
+        out / "corpus",
+        runner=runner,
+        workers=workers,
+        task_bytes=4 << 20,
+        relative_to=out.absolute(),
+        quiet=quiet,
+    )
+
+
+def estimate(
+    recipe: Recipe,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    workers: int | None,
+    limit: int | None,
+    task_bytes: int,
+    pages: int,
+) -> dict[str, Any]:
+    """Plan, try the recipe on about `pages` pages spread over the input, and scale up. Writes nothing."""
+    options = TaskOptions(recipe=recipe)
+    planned = make_plan(inputs, out.absolute(), options, task_bytes=task_bytes, limit=limit)
+    slices = [one for task in planned.tasks for one in task.slices]
+    chosen = slices[:: max(1, len(slices) // SAMPLED_SLICES)][:SAMPLED_SLICES]
+    each = -(-pages // max(1, len(chosen)))
+    seen = Accounts()
+    seconds, measured = 0.0, 0
+    with Decider(recipe) as decider:
+        decider.decide([Page(**WARM_PAGE)])  # loads models, lists and kernels outside the clock
+        for one in chosen:
+            started = time.monotonic()
+            events = list(until_pages(read_slice(one, recipe.read.options()), each))
+            found = [event for event in events if isinstance(event, Page)]
+            decided = decider.decide(found)
+            seconds += time.monotonic() - started
+            measured += len(found)
+            seen = seen + Accounts(
+                documents=sum(isinstance(event, Page | Refused) for event in events),
+                kept=len(decided.kept),
+                record_bytes=sum(
+                    event.end - event.start if isinstance(event, Unreadable) else event.length for event in events
+                ),
+                characters=sum(len(decided.text[index]) for index in decided.kept),
+            )
+    return scaled(planned, seen, seconds / max(1, measured), workers or os.cpu_count() or 1)
+
+
+SAMPLED_SLICES = 8
+WARM_PAGE: dict[str, Any] = {
+    "position": Position(offset=0),
+    "length": 0,
+    "record_id": "warm",
+    "url": "https://example.com/",
+    "date": "",
+    "text": "<html><body><p>" + "This sentence warms what a page meets on its way. " * 20 + "</p></body></html>",
+    "is_html": True,
+    "digest": b"warm",
+}
+
+
+def until_pages(events: Iterable[Event], count: int) -> Iterator[Event]:
+    """Events up to and with the page number `count`."""
+    for event in events:
+        yield event
+        count -= isinstance(event, Page)
+        if count == 0:
+            return
+
+
+def scaled(planned: Plan, seen: Accounts, seconds: float, workers: int) -> dict[str, Any]:
+    """What the whole input will give, if it is like the sample. `seconds` are those of one page on one worker."""
+    scale = planned.input_bytes / max(1, seen.record_bytes)
+    documents = round(seen.documents * scale)
+    characters = round(seen.characters * scale)
+    return {
+        "files": len(planned.sources),
+        "tasks": len(planned.tasks),
+        "input_bytes": planned.input_bytes,
+        "sampled_documents": seen.documents,
+        "documents": documents,
+        "kept": round(seen.kept * scale),
+        "kept_fraction": round(seen.kept / max(1, seen.documents), 4),
+        "pages_per_second_per_worker": round(1 / seconds, 1) if seconds else 0.0,
+        "workers": workers,
+        "time": clock_time(documents * seconds / workers),
+        # zstd-3 leaves 34 % of English text, and text of a task is stored once before it is packed and once after.
+        "dataset_bytes": round(0.34 * characters),
+        "work_bytes": round(0.34 * characters) + DOCUMENT_ROW_BYTES * documents,
+    }
+
+
+# Bytes of one row of documents.parquet, measured on 3,618 real pages (docs/scale.md).
+DOCUMENT_ROW_BYTES = 100
+
+
+def shown_documents(
+    made: Finished, *, dropped: str | None, quarantined: bool, skip: int, count: int
+) -> list[dict[str, Any]]:
+    """Rows to read: kept ones, or dropped or quarantined ones. Raises InputError where no rule has this name."""
+    if dropped not in (None, "all"):
+        try:
+            known(str(dropped), [rule.name for rule in made.recipe.rules], "rule of this run")
+        except ValueError as error:
+            raise InputError(f"{error}. `gristmill inspect {made.out}` lists what dropped documents.") from error
+    kind = "quarantined" if quarantined else "dataset" if dropped is None else "dropped"
+    rows = rows_of(made, kind, rule=None if dropped == "all" else dropped)
+    shown = list(islice(rows, skip, skip + count))
+    return [{name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()} for row in shown]
+
+
+def retry_quarantined(
+    out: Path, *, deadline_seconds: float, memory_bytes: int, runner: str, workers: int | None, quiet: bool
+) -> Finished:
+    """Decide the quarantined documents of a run again under these limits, and pack and publish anew."""
+    out = out.absolute()
+    made = read_run(out)
+    options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
+    tasks: list[Task] = [task for one in outcomes(made) if (task := retry_task(out, one, options)) is not None]
+    with Progress(sys.stderr, quiet=quiet) as progress, make_runner(runner, workers) as started:
+        progress.stage("retry", len(tasks), 0)
+        for manifest in started.run(tasks, progress.report):
+            progress.report(manifest.task, manifest.accounts)
+        processed = [
+            ProcessTask(out=out, slices=slices_of(out, one.task), options=made.options) for one in outcomes(made)
+        ]
+        planned = Plan(sources=(), tasks=tuple(processed))
+        return run_plan(
+            planned,
+            out,
+            made.options,
+            started,
+            report=progress.report,
+            on_stage=progress.stage,
+            allow_quarantined=True,
+        )
+
+
+def widened(recipe: Recipe, deadline_seconds: float, memory_bytes: int) -> Recipe:
+    """The recipe with other limits for its parser; rules and texts stay what they are."""
+    said = recipe.model_dump(mode="json")
+    for step in said["steps"]:
+        if step["extract"] is not None:
+            limits = step["extract"]["limits"]
+            limits |= {"deadline_seconds": deadline_seconds, "memory_bytes": memory_bytes}
+    return Recipe.model_validate(said)
+
+
+def retry_task(out: Path, outcome: TaskOutcome, options: TaskOptions) -> RetryTask | None:
+    """The task that decides the quarantined documents of a process task again, or None where it has none."""
+    rows = pq.read_table(out / outcome.quarantined.path, columns=ORDER, partitioning=None).to_pylist()
+    if not rows:
+        return None
+    return RetryTask(
+        out=out,
+        of=outcome.task,
+        level=len(outcome.retries) + 1,
+        slices=slices_of(out, outcome.task),
+        options=options,
+        positions=tuple((row["file_path"], Position(offset=row["offset"], inner=row["inner"])) for row in rows),
+        documents=out / outcome.documents.path,
+        quarantined=out / outcome.quarantined.path,
+    )

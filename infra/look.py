@@ -1,0 +1,163 @@
+"""What a finished run holds, for reading: the funnel, documents kept and dropped, why one document went where it
+went.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from filters.errors import NoSuchDocument
+from filters.rule import Rule
+from infra.commit import read_manifest
+from infra.run import Finished, TaskOutcome, outcomes
+from infra.work import PROCESS
+from pipelines.decide import Decider, Decisions
+from pipelines.read import read_at
+from pipelines.record import Page, Position, Slice, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunnelRow:
+    """One line of the funnel: what left, for what reason, and what remains."""
+
+    stage: str
+    reason: str
+    count: int
+    left: int
+
+
+def funnel_rows(made: Finished) -> list[FunnelRow]:
+    """The funnel from records to kept documents, rules in the recipe's order, each with how many remain after it."""
+    accounts = made.accounts
+    rows = [FunnelRow(stage="records", reason="", count=accounts.records, left=accounts.records)]
+
+    def leave(stage: str, counts: dict[str, int]) -> None:
+        for reason, count in counts.items():
+            if count:
+                rows.append(FunnelRow(stage=stage, reason=reason, count=count, left=rows[-1].left - count))
+
+    leave("skipped", dict(sorted(accounts.skipped.items())))
+    leave("damaged", dict(sorted(accounts.damaged.items())))
+    rows.append(FunnelRow(stage="documents", reason="", count=accounts.documents, left=rows[-1].left))
+    leave("quarantined", dict(sorted(accounts.quarantined.items())))
+    leave("dropped", {rule.name: accounts.dropped.get(rule.name, 0) for rule in made.recipe.rules})
+    leave("duplicates", dict(sorted(accounts.duplicates.items())))
+    rows.append(FunnelRow(stage="kept", reason="", count=accounts.kept, left=rows[-1].left))
+    return rows
+
+
+def rows_of(made: Finished, kind: str, *, rule: str | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of `dataset`, `dropped` or `quarantined`, in order; of one rule's drops where `rule` is given."""
+    paths = [str(made.out / entry.path) for entry in made.files[kind]]
+    condition = None if rule is None else ds.field("rule") == rule
+    for batch in ds.dataset(paths, format="parquet").to_batches(filter=condition, batch_size=64):
+        yield from batch.to_pylist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One document: where it lies, what became of it, and every rule that it reached with its signal and verdict."""
+
+    row: dict[str, Any]
+    verdicts: tuple[tuple[Rule, float, bool], ...]
+    text: str | None
+    note: str
+
+
+def explain(made: Finished, wanted: str) -> list[Explanation]:
+    """Explain the documents whose id or URL is `wanted`. Reads their records again and measures them again.
+
+    Raises NoSuchDocument where there is none.
+    """
+    found = []
+    names = {wanted, f"<{wanted}>", f"<urn:uuid:{wanted}>"}
+    for outcome in outcomes(made):
+        table = ds.dataset(str(made.out / outcome.documents.path), format="parquet").to_table(
+            filter=ds.field("id").isin(sorted(names)) | (ds.field("url") == wanted)
+        )
+        found += [(outcome, row) for row in table.to_pylist()]
+    if not found:
+        raise NoSuchDocument(
+            f"no document of {made.out} has the id or URL {wanted!r}. Records that are no documents (requests, images) "
+            "are only counted; ids are written like <urn:uuid:...>."
+        )
+    with Decider(made.recipe) as decider:
+        return [explained(made, outcome, row, decider) for outcome, row in found]
+
+
+def explained(made: Finished, outcome: TaskOutcome, row: dict[str, Any], decider: Decider) -> Explanation:
+    """The explanation of one row of a task's documents."""
+    source = sources_of(made.out, outcome.task).get(row["file_path"])
+    row["key"] = row["key"].hex()
+    note = ""
+    if source is None or not readable(source):
+        return Explanation(row=row, verdicts=(), text=None, note=f"the source {row['file_path']} is not at hand")
+    position = Position(offset=row["offset"], inner=row["inner"])
+    event = read_at(source, position, made.recipe.read.options())
+    if not isinstance(event, Page):
+        return Explanation(row=row, verdicts=(), text=None, note=f"the record now reads as {type(event).__name__}")
+    decided = decider.decide([event])
+    if 0 in decided.refused:
+        note = decided.refused[0].detail
+    return Explanation(row=row, verdicts=verdicts(made, decided), text=decided.raw[0], note=note)
+
+
+def verdicts(made: Finished, decided: Decisions) -> tuple[tuple[Rule, float, bool], ...]:
+    """(rule, signal, passes) for each rule that the one document reached."""
+    return tuple(
+        (rule, float(decided.seen[rule.name][0]), bool(rule.passes(decided.seen[rule.name])[0]))
+        for rule in made.recipe.rules
+        if len(decided.seen.get(rule.name, ()))
+    )
+
+
+def sources_of(out: Path, task: str) -> dict[str, Source]:
+    """The sources of a committed process task, by path."""
+    return {one.source.path: one.source for one in slices_of(out, task)}
+
+
+def slices_of(out: Path, task: str) -> tuple[Slice, ...]:
+    """The slices of a committed process task."""
+    return tuple(
+        Slice(source=Source(**one["source"]), start=one["start"], end=one["end"])
+        for one in read_manifest(out, PROCESS, task).says["slices"]
+    )
+
+
+def readable(source: Source) -> bool:
+    """False where a local source is gone."""
+    return "://" in source.url or Path(source.url).is_file()
+
+
+# Terminal control must not reach a terminal from a crawled page; neither must what reverses or hides text.
+HIDDEN = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
+
+
+def visible(text: str) -> str:
+    """The text with control characters, but line breaks and tabs, and bidirectional or invisible ones as `\\u{...}`."""
+    return "".join(
+        f"\\u{{{ord(char):x}}}"
+        if (ord(char) in HIDDEN or (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"))
+        else char
+        for char in text
+    )
+
+
+def documents_outcomes(made: Finished) -> dict[tuple[str, str | None], int]:
+    """Documents by (outcome, reason), counted row by row from the stored ledger."""
+    counts: dict[tuple[str, str | None], int] = {}
+    for outcome in outcomes(made):
+        table = ds.dataset(str(made.out / outcome.documents.path), format="parquet").to_table(
+            columns=["outcome", "reason"]
+        )
+        grouped = table.group_by(["outcome", "reason"])
+        for row in grouped.aggregate([([], "count_all")]).to_pylist():
+            place = (row["outcome"], row["reason"])
+            counts[place] = counts.get(place, 0) + row["count_all"]
+    return counts

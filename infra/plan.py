@@ -1,0 +1,76 @@
+"""From inputs to tasks: what will be read, cut how, and what is already done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filters.errors import InputError
+from infra.work import ProcessTask
+from pipelines.process import TaskOptions
+from pipelines.read import ReadOptions, read_slice
+from pipelines.record import Page, Refused, Slice, Source
+from pipelines.sources import cut, find_sources
+
+TASK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The inputs in order and the tasks over them; tasks are in the order of the dataset."""
+
+    sources: tuple[Source, ...]
+    tasks: tuple[ProcessTask, ...]
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes that the tasks read."""
+        return sum(one.end - one.start for task in self.tasks for one in task.slices)
+
+
+def make_plan(
+    inputs: Sequence[str],
+    out: Path,
+    options: TaskOptions,
+    *,
+    task_bytes: int = TASK_BYTES,
+    limit: int | None = None,
+    relative_to: Path | None = None,
+) -> Plan:
+    """Return the plan for these inputs: with `limit`, for the first that many documents of them only.
+
+    Raises InputError where nothing is found.
+    """
+    sources = find_sources(inputs, relative_to=relative_to)
+    if not sources:
+        raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
+    cuts = cut(sources, task_bytes)
+    if limit is not None:
+        cuts = limited(cuts, limit, options.recipe.read.options())
+    tasks = tuple(ProcessTask(out=out, slices=slices, options=options) for slices in cuts)
+    return Plan(sources=tuple(sources), tasks=tasks)
+
+
+def limited(cuts: Sequence[tuple[Slice, ...]], limit: int, options: ReadOptions) -> list[tuple[Slice, ...]]:
+    """The cuts up to and with the document number `limit`, in the order of the input. Reads that far."""
+    short: list[tuple[Slice, ...]] = []
+    left = limit
+    for slices in cuts:
+        taken: list[Slice] = []
+        for one in slices:
+            if left <= 0:
+                break
+            end = one.start
+            for event in read_slice(one, options):
+                if isinstance(event, Page | Refused):
+                    if left <= 0 and event.length:
+                        end = event.position.offset
+                        break
+                    left -= 1
+            else:
+                end = one.end
+            taken.append(replace(one, end=end))
+        if taken:
+            short.append(tuple(taken))
+    return short

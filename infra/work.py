@@ -1,0 +1,208 @@
+"""What a worker does: one task from its slices or rows to its manifest. Plain functions of picklable values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filters.errors import InputChanged
+from infra.commit import FileEntry, Manifest, commit, file_entry, new_attempt
+from pipelines.accounts import Accounts
+from pipelines.decide import Decider
+from pipelines.pack import Run, smallest, write_part, write_rows
+from pipelines.process import TaskOptions, process, reprocess
+from pipelines.recipe import Recipe
+from pipelines.record import Position, Slice
+from pipelines.schema import DATASET, DROPPED, QUARANTINED
+from pipelines.sources import current_version
+
+Report = Callable[[str, Accounts], None]
+"""Called with a task's id and its account so far; for display only."""
+
+PROCESS, RETRY, PACK = "process", "retry", "pack"
+SCHEMAS: dict[str, pa.Schema] = {"dataset": DATASET, "dropped": DROPPED, "quarantined": QUARANTINED}
+
+
+def identity(*parts: Any) -> str:
+    """Task id: hash of what bears on the output. Never a path of this machine, a worker or a time."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessTask:
+    """Slices of input to decide and write."""
+
+    out: Path
+    slices: tuple[Slice, ...]
+    options: TaskOptions
+
+    @property
+    def id(self) -> str:
+        """Hash of the stage, its parameters, and the identity of the bytes it reads."""
+        inputs = [[one.source.path, one.source.size, one.source.version, one.start, one.end] for one in self.slices]
+        options = self.options
+        return identity(PROCESS, options.recipe.sha256, options.dump, options.dropped_samples, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryTask:
+    """Quarantined documents of a process task to decide again under other limits.
+
+    `level` counts the retries of that task. `documents` and `quarantined` are its present files.
+    """
+
+    out: Path
+    of: str
+    level: int
+    slices: tuple[Slice, ...]
+    options: TaskOptions
+    positions: tuple[tuple[str, Position], ...]
+    documents: Path
+    quarantined: Path
+
+    @property
+    def id(self) -> str:
+        """Hash of the task, the level, the documents and the limits."""
+        positions = [[path, position.offset, position.inner] for path, position in self.positions]
+        return identity(RETRY, self.of, self.level, positions, self.options.recipe.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackTask:
+    """Rows of the runs that make one part of `kind`; where `limit` is given, those of smallest key for each rule."""
+
+    out: Path
+    kind: str
+    index: int
+    runs: tuple[Run, ...]
+    skip: int
+    rows: int
+    limit: int | None
+    content: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Hash of what is packed, by content, and which rows of it."""
+        return identity(PACK, self.kind, list(self.content), self.skip, self.rows, self.limit)
+
+
+Task = ProcessTask | RetryTask | PackTask
+
+
+_held: dict[str, Decider] = {}
+
+
+def held_decider(recipe: Recipe) -> Decider:
+    """The decider of a recipe, kept in this process from task to task: its vocabulary is warm, its parser up."""
+    if recipe.sha256 not in _held:
+        release_decider()
+        _held[recipe.sha256] = Decider(recipe)
+    return _held[recipe.sha256]
+
+
+def release_decider() -> None:
+    """Close the decider that this process holds, if it holds one."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+def perform(task: Task, report: Report) -> Manifest:
+    """Do one task and return the manifest in force. Safe to do twice, at the same time, or again after any failure."""
+    started = time.monotonic()
+    manifest = PERFORMERS[type(task)](task, report)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    measured = {
+        "seconds": round(time.monotonic() - started, 3),
+        "peak_rss_bytes": usage.ru_maxrss * 1024,
+    }
+    return commit(task.out, replace(manifest, measured=measured))
+
+
+def perform_process(task: ProcessTask, report: Report) -> Manifest:
+    """Decide and write the documents of the task's slices."""
+    for one in task.slices:
+        if (found := current_version(one.source)) != one.source.version:
+            raise InputChanged(
+                f"{one.source.path} has changed since the run was planned (version {one.source.version}, now {found}). "
+                "Run the same command again: it plans anew and redoes only what changed."
+            )
+    folder = new_attempt(task.out, task.id)
+    decider = held_decider(task.options.recipe)
+    accounts = process(
+        task.slices, task.options, folder, decider=decider, report=lambda accounts: report(task.id, accounts)
+    )
+    return Manifest(
+        stage=PROCESS,
+        task=task.id,
+        says={"recipe": task.options.recipe.sha256, "slices": [asdict(one) for one in task.slices]},
+        files=entries(task.out, folder),
+        accounts=accounts,
+        timing_dependent=has_deadline(folder / "quarantined.parquet"),
+    )
+
+
+def perform_retry(task: RetryTask, report: Report) -> Manifest:
+    """Decide the quarantined documents again; the account is the difference that this makes."""
+    folder = new_attempt(task.out, task.id)
+    with Decider(task.options.recipe) as decider:
+        accounts = reprocess(
+            task.slices,
+            task.positions,
+            task.options,
+            folder,
+            decider=decider,
+            documents=task.documents,
+            quarantined=task.quarantined,
+        )
+    report(task.id, accounts)
+    return Manifest(
+        stage=f"{RETRY}/{task.of}",
+        task=task.id,
+        says={"of": task.of, "level": task.level},
+        files=entries(task.out, folder),
+        accounts=accounts,
+        timing_dependent=True,
+    )
+
+
+def perform_pack(task: PackTask, report: Report) -> Manifest:
+    """Write one part."""
+    folder = new_attempt(task.out, task.id)
+    path = folder / f"part-{task.index:05d}.parquet"
+    schema = SCHEMAS[task.kind]
+    if task.limit is None:
+        rows = write_part(path, task.runs, skip=task.skip, rows=task.rows, schema=schema)
+    else:
+        rows = write_rows(path, task.runs, smallest(task.runs, column="rule", limit=task.limit), schema)
+    report(task.id, Accounts())
+    return Manifest(
+        stage=PACK, task=task.id, says={"kind": task.kind}, files={path.name: file_entry(task.out, path, rows)}
+    )
+
+
+PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
+    ProcessTask: perform_process,
+    RetryTask: perform_retry,
+    PackTask: perform_pack,
+}
+
+
+def entries(out: Path, folder: Path) -> dict[str, FileEntry]:
+    """An entry for each Parquet file of an attempt, by name without suffix."""
+    return {
+        path.stem: file_entry(out, path, pq.read_metadata(path).num_rows) for path in sorted(folder.glob("*.parquet"))
+    }
+
+
+def has_deadline(path: Path) -> bool:
+    """True where a document of this quarantine was stopped by a deadline."""
+    return any(pq.read_table(path, columns=["timing_dependent"], partitioning=None).column(0).to_pylist())

@@ -1,0 +1,125 @@
+"""The last stage: rows of all tasks, in the order (file, offset, inner), cut into parts of about equal numbers of rows.
+
+Where a part begins depends on the number of kept rows and their size in all, never on how the work was cut into tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schema import ORDER, write_parquet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Rows of one task in order: its files (a retry adds one), how many rows they have together, and the text in
+    them.
+    """
+
+    files: tuple[Path, ...]
+    rows: int
+    characters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows [first, last) of the runs one after the other."""
+
+    index: int
+    first: int
+    last: int
+
+
+def parts(runs: Sequence[Run], *, target_bytes: int) -> list[Part]:
+    """Cut all rows into parts of equal numbers of rows, so many that one has about `target_bytes` characters of
+    text.
+    """
+    rows = sum(run.rows for run in runs)
+    count = max(1, min(rows, -(-sum(run.characters for run in runs) // target_bytes)))
+    size = -(-rows // count)
+    return [Part(index=index, first=index * size, last=min(rows, (index + 1) * size)) for index in range(count)]
+
+
+def part_runs(runs: Sequence[Run], part: Part) -> tuple[tuple[Run, ...], int]:
+    """The runs that hold rows of a part, and how many rows of the first of them come before it."""
+    needed: list[Run] = []
+    skip = at = 0
+    for run in runs:
+        if at + run.rows > part.first and at < part.last:
+            skip = skip if needed else part.first - at
+            needed.append(run)
+        at += run.rows
+    return tuple(needed), skip
+
+
+def write_part(path: Path, runs: Iterable[Run], *, skip: int, rows: int, schema: pa.Schema) -> int:
+    """Write `rows` rows of the runs after the first `skip` to `path` and return how many were written."""
+    return write_parquet(path, _selected(runs, skip, rows, schema), schema)
+
+
+def _selected(runs: Iterable[Run], skip: int, rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for run in runs:
+        for batch in run_batches(run, [*schema.names, *(name for name in ORDER if name not in schema.names)]):
+            taken = batch.slice(skip, rows)
+            skip = max(0, skip - batch.num_rows)
+            rows -= taken.num_rows
+            if taken.num_rows:
+                yield taken.select(schema.names).cast(schema)
+            if rows == 0:
+                return
+
+
+def run_batches(run: Run, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a run in order. One row group at a time where it is one file; several files are merged in memory."""
+    if len(run.files) == 1:
+        with pq.ParquetFile(run.files[0]) as file:
+            yield from file.iter_batches(batch_size=1024, columns=columns)
+        return
+    table = pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in run.files])
+    yield from table.sort_by([(name, "ascending") for name in ORDER]).to_batches()
+
+
+def smallest(runs: Sequence[Run], *, column: str, limit: int) -> list[tuple[int, int]]:
+    """Of the rows of all runs, the `limit` of smallest key for each value of `column`: (run index, row in the run).
+
+    Reads two columns; holds `limit` entries for each value.
+    """
+    heaps: dict[str, list[tuple[int, int, int]]] = {}
+    for index, run in enumerate(runs):
+        row = 0
+        for batch in run_batches(run, [column, "key", *ORDER]):
+            for value, key in zip(batch.column(column).to_pylist(), batch.column("key").to_pylist(), strict=True):
+                heap = heaps.setdefault(value, [])
+                entry = (-int.from_bytes(key, "big"), index, row)
+                if len(heap) < limit:
+                    heapq.heappush(heap, entry)
+                elif entry > heap[0]:
+                    heapq.heapreplace(heap, entry)
+                row += 1
+    return sorted((index, row) for heap in heaps.values() for _, index, row in heap)
+
+
+def write_rows(path: Path, runs: Sequence[Run], chosen: Sequence[tuple[int, int]], schema: pa.Schema) -> int:
+    """Write the chosen (run index, row) pairs, in order, and return how many there are."""
+    wanted: dict[int, list[int]] = {}
+    for index, row in chosen:
+        wanted.setdefault(index, []).append(row)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for index, rows in sorted(wanted.items()):
+            table = pa.Table.from_batches(run_batches(runs[index], list(dict.fromkeys([*schema.names, *ORDER]))))
+            yield from table.take(sorted(rows)).select(schema.names).cast(schema).to_batches()
+
+    return write_parquet(path, batches(), schema)
+
+
+def dataset_sha256(files: Iterable[tuple[str, str]]) -> str:
+    """The dataset's hash: sha256 over its sorted `name sha256` lines."""
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(files)).encode()).hexdigest()

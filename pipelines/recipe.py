@@ -1,0 +1,348 @@
+"""Recipes: YAML, data only, that say what a corpus is made of. Nothing in a recipe names code, paths of code or
+machines.
+
+A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`), each a mapping of one key. Names
+resolve against explicit tuples. Every error names file, line and the nearest right name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from filters.c4 import Edit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from filters import catalogue, language, url
+from filters.errors import RecipeError
+from filters.rule import Family, Rule
+from pipelines import yaml_data
+from pipelines.read import ReadOptions
+from pipelines.resources import RESOURCES, resource_sha256
+from pipelines.words import SPLITTERS
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Kind = TypeVar("Kind", bound="Data")
+
+
+class Data(BaseModel):
+    """A part of a recipe: frozen, and without a key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Read(Data):
+    """Which records are documents, and how large one may be. The defaults are datatrove's meaning."""
+
+    record_types: list[str] = ["response", "conversion"]
+    media_types: list[str] = ["text/html", "application/xhtml+xml"]
+    statuses: list[list[int]] | None = None
+    max_body_bytes: PositiveInt = 32 << 20
+    max_ratio: Positive = 200.0
+    max_text_characters: PositiveInt = 16 << 20
+    text_column: str = "text"
+    id_column: str = "id"
+    url_column: str = "url"
+    date_column: str = "date"
+
+    def options(self) -> ReadOptions:
+        """The same as the reader takes it."""
+        statuses = None if self.statuses is None else tuple((low, high) for low, high in self.statuses)
+        return ReadOptions(
+            record_types=tuple(self.record_types),
+            media_types=tuple(self.media_types),
+            statuses=statuses,
+            max_body_bytes=self.max_body_bytes,
+            max_ratio=self.max_ratio,
+            text_column=self.text_column,
+            id_column=self.id_column,
+            url_column=self.url_column,
+            date_column=self.date_column,
+        )
+
+
+class Url(Data):
+    """Drop pages whose URL is on a block list. `case_sensitive` is datatrove's behaviour: words of the URL keep their
+    case.
+    """
+
+    lists: Literal["datatrove-0.10"] = "datatrove-0.10"
+    case_sensitive: bool = True
+    soft_words: PositiveInt = 2
+
+
+class Limits(Data):
+    """What a page may have before a parser meets it, and what the parser may use."""
+
+    max_depth: PositiveInt = 5_000
+    max_attributes: PositiveInt = 5_000
+    max_elements: PositiveInt = 150_000
+    deadline_seconds: Positive = 10.0
+    memory_bytes: PositiveInt = 2 << 30
+
+
+class Gate(Data):
+    """Drop pages that a cheap text shows to be in no wanted language, before the dear extractor meets them.
+
+    Pages below `low` are dropped. A hash sample of them, `sample` of all, is extracted all the same to measure the
+    gate's false drops; the sample changes no output.
+    """
+
+    low: Fraction = 0.1
+    characters: PositiveInt = 3_000
+    sample: Fraction = 0.02
+
+
+class Extract(Data):
+    """Main text of a page. Defaults are FineWeb's for trafilatura and DCLM's for resiliparse."""
+
+    engine: Literal["trafilatura", "resiliparse"]
+    favor_precision: bool = True
+    include_comments: bool = False
+    deduplicate: bool = True
+    limits: Limits = Limits()
+
+    @property
+    def engine_version(self) -> str:
+        """Distribution and version, as it enters the recipe's identity."""
+        return f"{self.engine} {version(self.engine)}"
+
+
+class Language(Data):
+    """Keep documents whose probability of one of `keep` lies above `above`; an empty `keep` takes any language."""
+
+    model: str = "lid.176.ftz"
+    keep: list[str] = ["en"]
+    above: Fraction = 0.65
+    newline: Literal[" ", ""] = " "
+
+
+class Bounds(Data):
+    """Other bounds for a rule; a side that is left out keeps its own."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+class Rules(Data):
+    """Drop documents that fail a rule of these families; `set` moves bounds, `without` leaves rules out."""
+
+    families: list[str]
+    words: str = "spacy_english"
+    set: dict[str, Bounds] = {}
+    without: list[str] = []
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for name in self.families:
+            known(name, [family.name for family in catalogue.FAMILIES], "family of rules")
+        known(self.words, SPLITTERS, "word splitter")
+        names = [rule.name for family in self.resolved_families for rule in family.rules]
+        for name in (*self.set, *self.without):
+            known(name, names, "rule of these families")
+        return self
+
+    @property
+    def resolved_families(self) -> tuple[Family, ...]:
+        """The families by name, in the recipe's order."""
+        by_name = {family.name: family for family in catalogue.FAMILIES}
+        return tuple(by_name[name] for name in self.families)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in order, with the recipe's bounds."""
+        return tuple(
+            rule.bounded(low=moved.low, high=moved.high) if (moved := self.set.get(rule.name)) else rule
+            for family in self.resolved_families
+            for rule in family.rules
+            if rule.name not in self.without
+        )
+
+
+class EditStep(Data):
+    """Rewrite the text; what the edit notices are signals that later rules read."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _name_resolves(self) -> Self:
+        known(self.name, [edit.name for edit in catalogue.EDITS], "edit")
+        return self
+
+    @property
+    def edit(self) -> Edit:
+        """The edit by name."""
+        return next(edit for edit in catalogue.EDITS if edit.name == self.name)
+
+
+class Step(Data):
+    """One step; exactly one of its keys is given."""
+
+    url: Url | None = None
+    gate: Gate | None = None
+    extract: Extract | None = None
+    language: Language | None = None
+    rules: Rules | None = None
+    edit: EditStep | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a step has exactly one of {', '.join(type(self).model_fields)}; this one has {given}")
+        return self
+
+    @property
+    def value(self) -> Url | Gate | Extract | Language | Rules | EditStep:
+        """The step itself."""
+        found = self.url or self.gate or self.extract or self.language or self.rules or self.edit
+        assert found is not None, "a step has exactly one key"
+        return found
+
+
+class Recipe(Data):
+    """What a corpus is made of, from records to Parquet parts."""
+
+    name: str
+    says: str
+    deviations: list[str] = []
+    read: Read = Read()
+    steps: list[Step]
+    tokenizer: str | None = "gpt2"
+    target_bytes: PositiveInt = 512 << 20
+
+    @model_validator(mode="after")
+    def _order_makes_sense(self) -> Self:
+        kinds = [type(step.value) for step in self.steps]
+        for kind in (Url, Gate, Extract, Language):
+            if kinds.count(kind) > 1:
+                raise ValueError(f"{kind.__name__.lower()} stands {kinds.count(kind)} times; once is enough")
+        if Gate in kinds and (Language not in kinds or Extract not in kinds):
+            raise ValueError("a gate needs an extract and a language step: it asks for the same languages")
+        texts = [index for index, kind in enumerate(kinds) if kind in (Language, Rules, EditStep)]
+        if Extract in kinds and texts and kinds.index(Extract) > texts[0]:
+            raise ValueError("language, rules and edit work on text: put extract before them")
+        if Extract in kinds and Gate in kinds and kinds.index(Gate) > kinds.index(Extract):
+            raise ValueError("the gate spares the extractor: put gate before extract")
+        names = [rule.name for rule in self.rules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the same rule stands twice: {', '.join(twice)}")
+        if self.tokenizer is not None:
+            known(self.tokenizer, ["gpt2"], "tokenizer")
+        return self
+
+    def step(self, kind: type[Kind]) -> Kind | None:
+        """The step of this kind, if the recipe has one."""
+        return next((step.value for step in self.steps if isinstance(step.value, kind)), None)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Every rule that can drop a document, in recipe order: the first that fails is the reason."""
+        return tuple(rule for step in self.steps for rule in step_rules(step.value))
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that bears on the output and nothing else: parameters, rules, revisions, versions, sha256 of
+        models.
+        """
+        steps = []
+        for step in self.steps:
+            value = step.value
+            said: dict[str, Any] = {"step": type(value).__name__, **value.model_dump(exclude={"set", "without"})}
+            said["rules"] = [
+                [rule.name, rule.signal.name, rule.signal.revision, rule.bounds] for rule in step_rules(value)
+            ]
+            if isinstance(value, Extract):
+                said["engine"] = value.engine_version
+            if isinstance(value, Rules) and value.words == "spacy_english":
+                said["words"] = f"spacy_english {version('spacy')}"
+            if isinstance(value, EditStep):
+                said["revision"] = value.edit.revision
+            if isinstance(value, Language):
+                said["sha256"] = resource_sha256(value.model)
+            steps.append(said)
+        tokenizer = None if self.tokenizer is None else [self.tokenizer, RESOURCES["gpt2/vocab.bpe"].sha256]
+        return {
+            "format": FORMAT,
+            "read": self.read.model_dump(),
+            "steps": steps,
+            "tokenizer": tokenizer,
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the identity; the name and the prose do not enter it."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+
+FORMAT = 1
+"""Raise when the meaning of stored files changes; it enters every task's identity."""
+
+
+def step_rules(step: Url | Gate | Extract | Language | Rules | EditStep) -> tuple[Rule, ...]:
+    """The rules that one step applies, in order."""
+    if isinstance(step, Url):
+        return tuple(
+            rule.bounded(low=None, high=step.soft_words - 1) if rule.name == "url.soft_words" else rule
+            for rule in url.RULES
+        )
+    if isinstance(step, Gate):
+        return (language.GATED.bounded(low=step.low, high=None),)
+    if isinstance(step, Extract):
+        return (language.EXTRACTED,)
+    if isinstance(step, Language):
+        return (language.IN_LANGUAGE.bounded(low=step.above, high=None),)
+    return step.rules if isinstance(step, Rules) else ()
+
+
+def known(name: str, names: list[str] | tuple[str, ...], what: str) -> None:
+    """Raise ValueError with the nearest right name unless `name` is one of `names`."""
+    if name not in names:
+        raise ValueError(f"no {what} is called {name!r}{yaml_data.nearest(name, names)}")
+
+
+ALIASES = {"fineweb": "fineweb@datatrove-0.10"}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with Gristmill."""
+    folder = files("pipelines") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return the recipe of this name, or of this YAML file where it ends in .yaml or .yml.
+
+    Raises RecipeError with file, line and the nearest right name.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        try:
+            return parse_recipe(path.read_text(encoding="utf-8"), where=name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(
+                f"{name}: cannot be read ({error}). Check the path, or see `gristmill recipes`."
+            ) from error
+    names = recipe_names()
+    resolved = ALIASES.get(name, name)
+    if resolved not in names:
+        hint = yaml_data.nearest(name, [*names, *ALIASES])
+        raise RecipeError(f"no recipe is called {name!r}{hint}. `gristmill recipes` lists them; a file ends in .yaml.")
+    text = (files("pipelines") / "recipes" / f"{resolved}.yaml").read_text(encoding="utf-8")
+    return parse_recipe(text, where=f"{resolved}.yaml")
+
+
+def parse_recipe(text: str, *, where: str) -> Recipe:
+    """Return the recipe in `text`; errors name `where` and the line."""
+    data, lines = yaml_data.load(text, where=where)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("\n".join(yaml_data.located(error, lines, where=where, model=Recipe))) from error
