@@ -184,7 +184,7 @@ def top_ngram(
             best, best_first = count, opened
     if best == 0:
         return 0
-    return best * (ends[best_first + size] - ends[best_first] + size - 1)
+    return int(best * (ends[best_first + size] - ends[best_first] + size - 1))
 
 
 @compiled

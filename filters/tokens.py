@@ -206,18 +206,19 @@ class Vocabulary:
 
     def _phrased(self, chunks: Sequence[str]) -> list[str]:
         """Join neighbours that may change one another to a phrase; chunks are one blank apart or have SPACE between."""
-        runs: list[list[str]] = []
-        for chunk in chunks:
-            if runs and self.splitter.joined(runs[-1][-1], chunk):
-                runs[-1].append(chunk)
-            else:
-                runs.append([chunk])
-        unsteady, known = self._unsteady.view, self._chunks
+        joined = self.splitter.joined
         phrases: list[str] = []
-        for run in runs:
-            together = len(run) > 1 and any(unsteady[known[chunk]] for chunk in run)
-            phrases += [" ".join(run)] if together else run
-        return phrases
+        done = 0
+        for centre in np.flatnonzero(self._unsteady.view[self._pieces(chunks)]).tolist():
+            first, last = centre, centre + 1
+            while first > done and joined(chunks[first - 1], chunks[first]):
+                first -= 1
+            while last < len(chunks) and joined(chunks[last - 1], chunks[last]):
+                last += 1
+            if centre >= done:
+                phrases += [*chunks[done:first], " ".join(chunks[first:last])]
+                done = last
+        return [*phrases, *chunks[done:]]
 
     def _remember(self, chunks: Sequence[str], words: Sequence[Sequence[str]]) -> None:
         first = len(self._chunks)

@@ -91,7 +91,9 @@ def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) 
     """Print a table; `columns` are (title, "left" or "right")."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in columns:
-        shown.add_column(title, justify="right" if justify == "right" else "left", overflow="fold")
+        shown.add_column(
+            title, justify="right" if justify == "right" else "left", overflow="fold", no_wrap=shown.columns == []
+        )
     for row in rows:
         shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     Console(highlight=False).print(shown)

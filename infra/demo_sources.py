@@ -29,7 +29,7 @@ from infra.demo_pages import BABBLE, HOPPER, MIB, MILLRACE, QUERN, DemoPage, fra
 SHORTEST_ENTRY = 1000  # characters; FineWeb asks for 50 words of main text, and a reference entry is half code
 SHORTEST_GUIDE = 6  # paragraphs
 MOST_ENTRIES = 40  # of a folder; numpy alone has 441
-MOST_MODULES = 45  # of a folder
+MOST_MODULES = 32  # of a folder
 _Told = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LONGEST_PAGE = 60_000  # characters of source text; change logs of 140,000 would be most of the crawl's bytes
 # A distribution and the folder of it whose docstrings become pages; tests and vendored copies are left out.
@@ -54,10 +54,9 @@ DOCUMENTED = (
     ("nltk", "nltk/"),
 )
 MODULES = (
-    "argparse bisect calendar cmd codecs collections configparser contextlib copy csv dataclasses datetime difflib "
-    "doctest email enum fileinput fnmatch fractions functools getopt glob gzip heapq html.parser http.client io "
-    "ipaddress json linecache logging mailbox operator pathlib pickle pprint queue random re reprlib sched shelve "
-    "shlex statistics string tempfile textwrap threading timeit traceback urllib.parse uuid warnings zipfile"
+    "argparse bisect calendar cmd codecs collections contextlib copy csv dataclasses datetime difflib doctest enum "
+    "fileinput fnmatch functools getopt gzip heapq html.parser io json linecache logging mailbox pathlib pickle queue "
+    "random re sched shelve shlex statistics string textwrap threading timeit urllib.parse uuid warnings zipfile"
 )
 
 # Runs in a process of its own with an empty environment: pydoc prints module data, which may hold environment
@@ -86,7 +85,7 @@ def _inline(text: str) -> str:
     """Return escaped HTML of one run of text; images and role names go, links and code stay."""
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r":[a-z:]+:`([^`<]+?)(?:\s*<[^>`]*>)?`", r"``\1``", text)
-    text = html.escape(re.sub(r"</?[a-zA-Z][^>]*>", "", text), quote=False)
+    text = html.escape(re.sub(r"</?[a-zA-Z][\w-]*(\s[^>]*)?/?>", "", text), quote=False)
     text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)[^)]*\)", r'<a href="\2">\1</a>', text)
     text = re.sub(r"`([^`&]+?)\s*&lt;([^`\s]+)&gt;`__?", r'<a href="\2">\1</a>', text)
     text = re.sub(r"`{1,2}([^`]+)`{1,2}_?", r"<code>\1</code>", text)
@@ -176,11 +175,12 @@ def module_pages() -> list[DemoPage]:
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """One installed distribution: `files` are (path in the distribution, path on disk), sorted; some may be gone."""
+    """One installed distribution: `files` are sorted paths under `root`; some may be gone."""
 
     name: str
     description: str
-    files: tuple[tuple[str, Path], ...]
+    root: Path
+    files: tuple[str, ...]
 
 
 def installed() -> list[Installed]:
@@ -190,7 +190,8 @@ def installed() -> list[Installed]:
         Installed(
             name=name,
             description=str(dist.metadata.json.get("description", "")),
-            files=tuple(sorted((file.as_posix(), Path(str(file.locate()))) for file in dist.files or ())),
+            root=Path(str(dist.locate_file(""))),
+            files=tuple(sorted(map(str, dist.files or ()))),
         )
         for name, dist in sorted(by_name.items())
         if name != "gristmill"
@@ -214,7 +215,8 @@ def licence_pages(dists: list[Installed]) -> list[DemoPage]:
     """Return the licence files of the distributions: near copies of each other by nature."""
     pages = []
     for dist in dists:
-        for name, path in dist.files:
+        for name in dist.files:
+            path = dist.root / name
             if re.search(r"(?i)\.dist-info/.*(licen[cs]e|copying|notice|authors)[^/]*$", name) and path.is_file():
                 text = path.read_text("utf-8", "replace")
                 url = f"https://{MILLRACE.host}/{name}.html"
@@ -234,7 +236,7 @@ def _definitions(node: ast.Module | ast.ClassDef) -> Iterator[_Told]:
 
 
 def _parsed(source: bytes) -> ast.Module:
-    """Return the syntax tree of a module, without the warnings of code that is not ours; empty where it is no Python."""
+    """Return a module's syntax tree, without the warnings of code that is not ours; empty where it is no Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -246,7 +248,7 @@ def _parsed(source: bytes) -> ast.Module:
 def _docstrings(files: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (module, docstring by name) of Python files with docstrings, in an order of no meaning."""
     for name, path in sorted(files, key=lambda file: hashlib.sha256(file[0].encode()).digest()):
-        if not name.endswith(".py") or re.search(r"/(tests?|_vendor|testing)/", name) or not path.is_file():
+        if re.search(r"/(tests?|_vendor|testing)/", name) or not path.is_file():
             continue
         source = path.read_bytes()
         if source.count(b'"""') < 6:  # saves parsing 1 module of 3
@@ -295,15 +297,16 @@ def reference_pages(dists: list[Installed]) -> list[DemoPage]:
     library = Path(ast.__file__).parent
     pages = folder_pages("python", [(path.relative_to(library).as_posix(), path) for path in library.glob("[a-z]*.py")])
     for name, folder in DOCUMENTED:
-        files = by_name[name].files if name in by_name else ()
-        pages += folder_pages(name, [file for file in files if file[0].startswith(folder)])
+        if name in by_name:
+            inside = (file for file in by_name[name].files if file.startswith(folder) and file.endswith(".py"))
+            pages += folder_pages(name, [(file, by_name[name].root / file) for file in inside])
     return pages
 
 
 def html_pages(dists: list[Installed]) -> list[DemoPage]:
     """Return the HTML files of up to 1 MiB that distributions and the standard library ship, byte for byte."""
     library = Path(ast.__file__).parent
-    shipped = [file for dist in dists for file in dist.files if file[0].endswith(".html")]
+    shipped = [(name, dist.root / name) for dist in dists for name in dist.files if name.endswith(".html")]
     shipped += [(path.relative_to(library).as_posix(), path) for path in sorted(library.glob("*/*.html"))]
     return [
         DemoPage(url=f"https://files.weir.example/{name}", kind="html_file", body=path.read_bytes())
@@ -323,10 +326,13 @@ def _sentences(source: bytes) -> list[str]:
     return []
 
 
+_TOLD_IN = (".po", "/examples.py")
+
+
 def language_pages(dists: list[Installed]) -> list[DemoPage]:
     """Return a page of sentences for each language of spaCy, and one for each message catalogue (`.po`) found."""
     pages = []
-    for name, path in (file for dist in dists for file in dist.files):
+    for name, path in ((name, dist.root / name) for dist in dists for name in dist.files if name.endswith(_TOLD_IN)):
         if name.endswith(".po"):  # <package>/locale/<language>/LC_MESSAGES/<domain>.po
             texts = re.findall(r'^msgstr(?:\[\d\])? "([^"\\]+)"$', path.read_text("utf-8", "replace"), re.M)
             place = path.parts[-3]

@@ -5,7 +5,8 @@ close a record follow; otherwise at the next sure beginning of a record, since l
 records are cut. A record that shares its member with an earlier one has length 0; the member's bytes are the first
 one's. What is said of a record depends on nothing before its first byte, except where its member begins.
 
-Memory: one body of at most `max_body_bytes`, twice while it is handed over, and READ_BYTES + OUT_BYTES.
+Memory: one body of at most `max_body_bytes`, twice while it is handed over, and some MiB (READ_BYTES, OUT_BYTES). A
+body beyond that is counted, never kept.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Body:
-    """A body and the coordinate where it ends. `kept` is false where `data` is only its beginning."""
+    """A body, its size, and the coordinate where it ends. `kept` is false where `data` is only its beginning."""
 
     data: bytes
+    size: int
     end: int
     kept: bool
     fault: Literal["truncated", "length"] | None = None
@@ -75,10 +77,13 @@ def records(raw: RawFile, form: Form, limits: Limits, start: int, stop: int) -> 
             else:
                 yield Unreadable(start=event.start, end=min(event.end, stop), reason=event.reason)
                 at = min(event.end, stop)
-        if at < stop:
-            end, reason = gap_at(raw, form, at, looks) if run.ended == "gap" else (stop, "missing")
+        if at < stop and run.ended == "gap":
+            end, reason = gap_at(raw, form, at, looks)
             yield Unreadable(start=at, end=min(end, stop), reason=reason)
             at = end
+        elif at < stop and run.ended == "end":
+            yield Unreadable(start=at, end=stop, reason="missing")
+            return
 
 
 def record_at(raw: RawFile, form: Form, limits: Limits, position: Position) -> Record | None:
@@ -117,7 +122,9 @@ def _run_records(run: Run) -> Iterator[tuple[int, Record | Unreadable]]:
         if header is not None:
             body = _body(run, header, at + header.size)
             after = _after(_BLANK, run, body.end)
-            yield owner, account.record(at, header, body, after)
+            record = account.record(at, header, body, after)
+            run.forget(after)
+            yield owner, record
         else:
             found = searched_header(run, at + 1, keep=_PREFIX_BYTES)
             after = run.limit if found is None else found
@@ -196,7 +203,7 @@ class _Account:
         return self.cursor - begin
 
     def _inflates(self, body: _Body, length: int) -> bool:
-        size = len(body.data)
+        size = body.size
         return not self.run.plain and size > FREE_BYTES and 0 < length * self.run.limits.max_ratio < size
 
 
@@ -240,14 +247,15 @@ def _declared_body(run: Run, start: int, end: int) -> _Body | None:
     if not kept and run.plain:
         run.jump(end)
     elif not _reach(run, start, end, kept=kept):
-        return None
+        bomb = run.ended == "bomb" and not kept
+        return _Body(data=prefix, size=run.limit - start, end=run.limit, kept=False) if bomb else None
     data = run.taken(start, end) if kept else prefix
     after = _after(_BLANK, run, end)
     if not run.have(after + 1) or (not run.plain and run.member_at(after).begin >= end) or header_at(run, after):
-        return _Body(data=data, end=end, kept=kept)
+        return _Body(data=data, size=end - start, end=end, kept=kept)
     # Blank lines close it: the length was right and what follows is no record.
     if run.form.kind == "warc" and run.base <= end and run.taken(end, end + 4).startswith(_TERMINATORS):
-        return _Body(data=data, end=end, kept=kept)
+        return _Body(data=data, size=end - start, end=end, kept=kept)
     return None
 
 
@@ -276,11 +284,11 @@ def _searched_body(run: Run, start: int, length: int | None) -> _Body:
     end = run.limit if found is None else found
     kept = run.base <= start and end - start <= run.limits.max_body_bytes
     if not kept:
-        return _Body(data=prefix, end=end, kept=False)
+        return _Body(data=prefix, size=end - start, end=end, kept=False)
     data = run.taken(start, end)
     closing = _CLOSING[run.form.kind].search(data, max(len(data) - 4, 0))
     if closing is not None:
-        return _Body(data=data[: closing.start()], end=end, kept=True)
+        return _Body(data=data[: closing.start()], size=closing.start(), end=end, kept=True)
     cut = length is not None and length > len(data)
     fault: Literal["truncated", "length"] = "truncated" if found is None and run.plain else "length"
-    return _Body(data=data, end=end, kept=True, fault=fault if cut else None)
+    return _Body(data=data, size=len(data), end=end, kept=True, fault=fault if cut else None)

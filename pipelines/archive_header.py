@@ -23,9 +23,13 @@ _ARC = re.compile(
     rb"(?P<url>[a-zA-Z][a-zA-Z0-9+.-]*:[^\r\n]*?)[ \t]+(?P<ip>[0-9A-Za-z.:\[\]-]+)[ \t]+(?P<date>\d{8,18})"
     rb"(?:[ \t]+(?P<type>[^\r\n]*?))??(?:[ \t]+(?P<length>\S+))?[ \t\r]*\n"
 )
-_SEARCHED = {
-    "warc": re.compile(rb"(?<=\n)WARC/\d\.\d+[ \t\r]*\n", re.I),
-    "arc": re.compile(rb"(?<=\n)[a-zA-Z][a-zA-Z0-9+.-]*:[^\r\n]+ \d{14,18} [^\r\n]*\d\r*\n"),
+# Literals to begin with: `re` seeks them 10 times faster than a class. The group is the record.
+_SEARCHED: dict[str, tuple[re.Pattern[bytes], ...]] = {
+    "warc": (re.compile(rb"(WARC/\d\.\d+[ \t\r]*\n)"),),
+    "arc": (
+        re.compile(rb"\n([a-zA-Z][a-zA-Z0-9+.-]*:[^\r\n]+ \d{14,18} [^\r\n]*\d\r*\n)"),
+        re.compile(rb"(https?://[^\s]+ \d{1,3}(?:\.\d{1,3}){3} \d{14} [^\r\n]*\d\r*\n)"),  # its predecessor was cut
+    ),
 }
 _TYPES = frozenset(("warcinfo", "response", "resource", "request", "metadata", "revisit", "conversion", "continuation"))
 _LOOKS = {
@@ -60,16 +64,13 @@ def header_at(run: Run, at: int) -> Header | None:
 def searched_header(run: Run, begin: int, *, keep: int | None = None) -> int | None:
     """Return the first coordinate from `begin` on that surely begins a record; None where the run ends before.
 
-    Surely: at the start of a member, or of a line, with a known type and a length field
-    or a blank line before it. With `keep`, bytes further than that behind the search are dropped.
+    Surely: at the start of a member; or at the start of a line with a known type, and a length field or a blank line
+    before it; or anywhere with a known type, length and id. With `keep`, bytes further than that behind the search
+    are dropped.
     """
-    pattern = _SEARCHED[run.form.kind]
     at = begin
     while True:
-        line = pattern.search(run.data, at - run.base)
-        edge = next((member.begin for member in run.members if at <= member.begin < run.limit), None)
-        if line is not None and (edge is None or run.base + line.start() < edge):
-            edge = run.base + line.start()
+        edge = _possible_header(run, at)
         if edge is not None:
             if _is_sure(run, edge):
                 return edge
@@ -82,16 +83,33 @@ def searched_header(run: Run, begin: int, *, keep: int | None = None) -> int | N
             return None
 
 
+def _possible_header(run: Run, at: int) -> int | None:
+    """Return the first coordinate from `at` on, of those in `data`, that begins a member or what looks like a header."""
+    found = [member.begin for member in run.members if at <= member.begin < run.limit][:1]
+    for pattern in _SEARCHED[run.form.kind]:
+        line = pattern.search(run.data, max(at - 1 - run.base, 0))
+        while line is not None and run.base + line.start(1) < at:
+            line = pattern.search(run.data, line.start(1) + 1)
+        if line is not None:
+            found.append(run.base + line.start(1))
+    return min(found, default=None)
+
+
 def _is_sure(run: Run, at: int) -> bool:
     header = header_at(run, at)
     if header is None:
         return False
     if run.form.kind == "arc" or (not run.plain and run.member_at(at).begin == at):
         return True
-    if header.fields.get("warc-type", "").lower() not in _TYPES:
+    fields = header.fields
+    if fields.get("warc-type", "").lower() not in _TYPES:
         return False
-    closed = bytes(run.data[max(at - run.base - 3, 0) : at - run.base]).endswith((b"\n\r\n", b"\n\n"))
-    return closed or "content-length" in header.fields
+    before = bytes(run.data[max(at - run.base - 3, 0) : at - run.base])
+    if before.endswith(b"\n"):
+        return "content-length" in fields or before.endswith((b"\n\r\n", b"\n\n"))
+    # In the middle of a line: the record before it was cut. A page that shows a WARC writes &lt;urn:...&gt;.
+    record_id = fields.get("warc-record-id", "")
+    return header.length is not None and record_id.startswith("<") and record_id.endswith(">")
 
 
 def _warc_header(run: Run, at: int) -> Header | None:

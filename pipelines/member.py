@@ -186,7 +186,8 @@ class Run:
                 self._next = self._at
             else:
                 # A damaged member may have been read too far: its successor is sought from its second byte on.
-                begin = self._at if self.ended == "bomb" else self.members[-1].start + 1
+                fed = self._at - FEED_BYTES if self.ended == "bomb" else 0  # a bomb ends after the last step but one
+                begin = max(self.members[-1].start + 1, fed)
                 self._next = next_member(self.raw, self.form, begin, self.looks)
         return self._next
 

@@ -34,11 +34,11 @@ KEPT = pa.schema([*DATASET, *(pa.field(*column) for column in PLACE)])
 DOCUMENTS = pa.schema(
     [
         *(pa.field(*column) for column in PLACE),
-        ("file_path", pa.dictionary(pa.int32(), pa.string())),
+        ("file_path", pa.string()),
         ("id", pa.string()),
         ("url", pa.string()),
-        ("outcome", pa.dictionary(pa.int32(), pa.string())),
-        ("reason", pa.dictionary(pa.int32(), pa.string())),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
         ("value", pa.float64()),
     ]
 )

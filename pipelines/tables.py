@@ -97,10 +97,13 @@ def jsonl_events(
                 break
             yield event, alone
             at = event.end if isinstance(event, Unreadable) else at + event.length
-        if at < stop:
-            end, reason = gap_at(raw, form, at, looks) if run.ended == "gap" else (stop, "missing")
+        if at < stop and run.ended == "gap":
+            end, reason = gap_at(raw, form, at, looks)
             yield Unreadable(start=at, end=min(end, stop), reason=reason), False
             at = end
+        elif at < stop and run.ended == "end":
+            yield Unreadable(start=at, end=stop, reason="missing"), False
+            return
 
 
 def _run_lines(run: Run, source: Source, options: ReadOptions) -> Iterator[tuple[int, Event, bool]]:

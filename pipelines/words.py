@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -145,11 +146,18 @@ def punkt_english(folder: Path = PUNKT_FOLDER) -> WordSplitter:
     missing = [name for name in PUNKT_FILES if not (folder / name).is_file()]
     if missing:
         raise ResourceMissing(f"{folder} lacks {', '.join(missing)}. In a checkout `make resources` puts them there.")
+    from nltk.tabdata import PunktDecoder
     from nltk.tokenize.destructive import NLTKWordTokenizer
-    from nltk.tokenize.punkt import PunktSentenceTokenizer, load_punkt_params
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-    sentences = PunktSentenceTokenizer()
-    sentences._params = load_punkt_params(str(folder))
+    # NLTK's own loader wants a folder below its data path; the format is plain text.
+    abbreviations, collocations, contexts, starters = ((folder / name).read_text("utf-8") for name in PUNKT_FILES)
+    decoder, parameters = PunktDecoder(), PunktParameters()
+    parameters.abbrev_types = decoder.txt2set(io.StringIO(abbreviations))
+    parameters.collocations = set(decoder.tab2tups(io.StringIO(collocations)))
+    parameters.ortho_context = decoder.tab2intdict(io.StringIO(contexts))
+    parameters.sent_starters = decoder.txt2set(io.StringIO(starters))
+    sentences = PunktSentenceTokenizer(parameters)
     words = NLTKWordTokenizer()
     return WordSplitter(
         name="punkt_english",

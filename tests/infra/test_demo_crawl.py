@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from collections import Counter
 from importlib.metadata import distribution
 from pathlib import Path
 
+import brotli
 import pytest
 from fastwarc.warc import ArchiveIterator as FastIterator
+from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 
 from infra.demo_crawl import DAMAGES, SPOIL_MEMBER, DemoCrawl, DemoRecord, build_demo_crawl
@@ -83,20 +87,26 @@ def test_fastwarc_reads_the_same_records(crawl: DemoCrawl, number: int) -> None:
 
 
 def test_ordinary_pages_arrive_whole_through_every_coding(crawl: DemoCrawl) -> None:
-    codings: Counter[str] = Counter()
-    kinds = {record.record_id: record.kind for record in crawl.records}
+    decoded = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress, "br": brotli.decompress}
+    kinds = {record.record_id: record.kind for record in crawl.records if record.warc_type == "response"}
+    kinds = {name: kind for name, kind in kinds.items() if kind not in ("binary", "redirect", "html_file")}
+    codings: Counter[tuple[str | None, str | None]] = Counter()
     for path in crawl.files[:HOSTILE]:
         with path.open("rb") as file:
-            for record in ArchiveIterator(file):
-                kind = kinds[record.rec_headers["WARC-Record-ID"]]
-                if record.rec_type != "response" or kind in ("binary", "redirect", "html_file"):
+            # Not auto_decode="all": FastWARC 2.0.1 ends the file after a response that is both gzip and chunked.
+            for record in FastIterator(file, record_types=WarcRecordType.response, auto_decode="transfer"):
+                kind = kinds.get(record.record_id)
+                if kind is None:
                     continue
-                codings[record.http_headers.get_header("Content-Encoding", "none")] += 1
-                codings[record.http_headers.get_header("Transfer-Encoding", "none")] += 1
-                text = record.content_stream().read()
-                wide = kind == "charset:utf-16"
-                assert (text.decode("utf-16").encode() if wide else text).rstrip().endswith(b"</html>"), kind
-    assert {"gzip", "br", "deflate", "chunked"} <= set(codings)
+                coding = record.http_headers.get("Content-Encoding")
+                codings[coding, record.http_headers.get("Transfer-Encoding")] += 1
+                text = decoded[coding](record.reader.read()).decode("utf-16" if kind == "charset:utf-16" else "latin-1")
+                assert text.rstrip().endswith("</html>"), kind
+    assert sum(codings.values()) == sum(
+        record.record_id in kinds for n in range(HOSTILE) for record in of_file(crawl, n)
+    )
+    assert {(None, None), ("gzip", None), ("br", None), ("deflate", None)} <= set(codings)
+    assert {(None, "chunked"), ("gzip", "chunked")} <= set(codings)
 
 
 def test_as_many_pages_are_written_as_asked_for(crawl: DemoCrawl) -> None:
@@ -212,8 +222,6 @@ def test_codings_stack_and_are_announced_in_order() -> None:
 
 
 def test_written_pages_differ_from_each_other() -> None:
-    import random
-
     pages = written_pages(random.Random(3), 90)
     assert len({page.url for page in pages}) == len({page.body for page in pages}) == 90
 

@@ -10,7 +10,9 @@ import pytest
 from pipelines.extract import Parser
 from pipelines.recipe import Extract, Gate, Language, Limits
 
-PROSE = "".join(f"<p>The mill stands by the river, and sentence number {n} says that it turns all day.</p>" for n in range(30))
+PROSE = "".join(
+    f"<p>The mill stands by the river, and sentence number {n} says that it turns all day.</p>" for n in range(30)
+)
 PAGE = f"<html><body><article><h1>A mill</h1>{PROSE}</article></body></html>"
 
 BROKEN_PARSER = """

@@ -50,7 +50,9 @@ def packed(folder: Path, cuts: list[int], target_bytes: int) -> list[str]:
     for part in parts(runs, target_bytes=target_bytes):
         needed, skip = part_runs(runs, part)
         path = folder / f"part-{part.index}.parquet"
-        assert write_part(path, needed, skip=skip, rows=part.last - part.first, schema=DATASET) == part.last - part.first
+        assert (
+            write_part(path, needed, skip=skip, rows=part.last - part.first, schema=DATASET) == part.last - part.first
+        )
         hashes.append(file_sha256(path))
     return hashes
 

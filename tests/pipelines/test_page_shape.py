@@ -22,7 +22,7 @@ def counts(html: str) -> tuple[int, int, int]:
         ("<p>one<p>two", (0, 0, 2)),
         ("<div><div></div></div><div>", (2, 0, 3)),
         ("<DIV><Span></SPAN></dIv>", (2, 0, 2)),
-        ('<a href="x>y" title=\'<div>\' checked>', (1, 3, 1)),
+        ("<a href=\"x>y\" title='<div>' checked>", (1, 3, 1)),
         ('<img src = "a b c" alt="d">', (0, 2, 1)),
         ("<br/><br />", (0, 0, 2)),
         ("<script>if (a<b && c<d) '<div><div>'</script><div>", (1, 0, 2)),

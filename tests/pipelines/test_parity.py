@@ -10,7 +10,11 @@ from pipelines.decide import Decider
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.record import Page
 
-pytestmark = pytest.mark.skipif(not CRAWL.is_dir(), reason="the real pages of shared/data/crawl are not here")
+pytestmark = [
+    pytest.mark.skipif(not CRAWL.is_dir(), reason="the real pages of shared/data/crawl are not here"),
+    # datatrove reads a property of tldextract that is on its way out
+    pytest.mark.filterwarnings("ignore:The 'registered_domain' property:DeprecationWarning"),
+]
 FILES = ("part-*.warc.gz", "languages.warc.gz")
 
 

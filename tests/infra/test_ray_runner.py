@@ -1,0 +1,105 @@
+"""The same run on local Ray: one dataset hash for 1, 2 and 4 workers, and with workers killed under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.commands import run_recipe
+from infra.run import read_run
+from infra.verify import verify
+from pipelines.recipe import load_recipe
+
+pytestmark = pytest.mark.ray
+
+
+def command(small_crawl: Path, out: Path, workers: int) -> list[str]:
+    options = [
+        "--out",
+        str(out),
+        "--runner",
+        "ray",
+        "--workers",
+        str(workers),
+        "--task-size",
+        "8000",
+        "--quiet",
+        "--json",
+    ]
+    return [sys.executable, "-m", "infra.cli", "run", "fineweb-resiliparse", "-i", str(small_crawl), *options]
+
+
+def undisturbed(small_crawl: Path, out: Path) -> str:
+    recipe = load_recipe("fineweb-resiliparse")
+    return run_recipe(recipe, [str(small_crawl)], out, runner="inprocess", quiet=True, task_bytes=8_000).dataset_sha256
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_hash_is_that_of_one_process_for_any_number_of_workers(
+    small_crawl: Path, tmp_path: Path, workers: int
+) -> None:
+    expected = undisturbed(small_crawl, tmp_path / "whole")
+    done = subprocess.run(command(small_crawl, tmp_path / "out", workers), capture_output=True, check=True)
+    assert json.loads(done.stdout)["dataset_sha256"] == expected
+    assert verify(read_run(tmp_path / "out")) > 0
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    found = []
+    for one in below:
+        try:
+            if one.cmdline()[:1] == ["ray::perform_remotely"]:
+                found.append(one)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
+    """Kill one working worker at a random moment; the run must end by itself with the undisturbed bytes."""
+    rng = random.Random(seed)
+    expected = undisturbed(small_crawl, folder / "whole")
+    started = subprocess.Popen(command(small_crawl, folder / "out", 2), stdout=subprocess.PIPE)
+    killed = 0
+    deadline = time.monotonic() + 120
+    while started.poll() is None and not killed and time.monotonic() < deadline:
+        if working := workers_of(started):
+            time.sleep(rng.uniform(0.0, 1.5))
+            working = workers_of(started) or working
+            try:
+                os.kill(rng.choice(working).pid, signal.SIGKILL)
+                killed += 1
+            except ProcessLookupError:
+                continue
+        time.sleep(0.02)
+    output, _ = started.communicate(timeout=120)
+    assert killed == 1
+    assert started.returncode == 0
+    assert json.loads(output)["dataset_sha256"] == expected
+    assert verify(read_run(folder / "out")) > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_run_whose_worker_is_killed_ends_with_the_same_bytes(small_crawl: Path, tmp_path: Path, seed: int) -> None:
+    killed_under_it(small_crawl, tmp_path, seed)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(4, 24))
+def test_twenty_runs_whose_workers_are_killed_end_with_the_same_bytes(
+    small_crawl: Path, tmp_path: Path, seed: int
+) -> None:
+    killed_under_it(small_crawl, tmp_path, seed)
