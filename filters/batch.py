@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,6 @@ from filters.rule import Measured, UInts
 from filters.tokens import TokenCodes, Vocabulary
 
 Counts = npt.NDArray[np.int64]
-
-LINE_BREAKS = re.compile("\n+")
-PARAGRAPH_BREAKS = re.compile("\n{2,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +82,25 @@ class TextBatch:
     @cached_property
     def line_runs(self) -> list[list[str]]:
         """What lies between runs of line feeds."""
-        return [LINE_BREAKS.split(text) for text in self.texts]
+        return [between_runs(lines) for lines in self.newline_lines]
 
     @cached_property
     def paragraphs(self) -> list[list[str]]:
         """What lies between runs of at least two line feeds, white space at the text's ends removed."""
-        return [PARAGRAPH_BREAKS.split(text.strip()) for text in self.texts]
+        return [split_paragraphs(text.strip()) for text in self.texts]
+
+
+# str.split finds line feeds several times as fast as re.split finds runs of them.
+def between_runs(lines: list[str]) -> list[str]:
+    """What `re.split("\\n+", text)` gives, from what `text.split("\\n")` gives: empty parts stay at the ends only."""
+    if len(lines) == 1:
+        return lines
+    return [*lines[:1], *filter(None, lines[1:-1]), *lines[-1:]]
+
+
+def split_paragraphs(stripped: str) -> list[str]:
+    """What `re.split("\\n{2,}", stripped)` gives for a text without white space at its ends."""
+    return [part for run in stripped.split("\n\n") if (part := run.lstrip("\n"))] or [""]
 
 
 def integers(values: Iterable[int]) -> Counts:

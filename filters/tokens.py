@@ -36,8 +36,8 @@ class WordSplitter:
     chunk_local: the words of a text are those of its white-space chunks, one after another. Where that fails for two
         neighbouring chunks, `joined(left, right)` is True and `unsteady(chunk, words)` is True of at least one.
     sentences: for each line its number of sentences.
-    sentence_ends: words after which the next word that is not punctuation begins a sentence; None where only
-        `sentences` can tell.
+    sentence_ends: words after which the next word that is not punctuation begins a sentence, where white space other
+        than one blank after a word counts as a word; None where only `sentences` can tell.
     """
 
     name: str

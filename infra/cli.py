@@ -67,9 +67,10 @@ def main() -> None:
         fail(error, 2)
     except GristmillError as error:
         fail(error, 1)
-    except KeyboardInterrupt:
-        print("interrupted; what was committed is kept, and the same command continues", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:
+            print("interrupted; what was committed is kept, and the same command continues", file=sys.stderr)
+        raise
 
 
 def fail(error: GristmillError, code: int) -> None:

@@ -42,7 +42,7 @@ DUMP = "CC-MAIN-2024-10"
 FIRST = datetime(2024, 2, 21, 3, 0, tzinfo=UTC)
 ORDINARY_FILES = 4
 WET_PAGES = 60
-COPIED_KINDS = ("manual", "description", "licence", "reference", "guide")
+COPIED_KINDS = ("manual", "description", "licence", "guide")
 HTML_MEDIA = ("text/html", "application/xhtml+xml")
 LANGUAGE_CHARSETS = {"ru": "koi8-r", "ja": "shift_jis", "de": "windows-1252", "fr": "windows-1252", "en": "utf-16"}
 
@@ -214,8 +214,11 @@ def _crawled(rng: random.Random, real: list[DemoPage], count: int) -> list[DemoP
     long = [page for page in some if page.kind in COPIED_KINDS and page.body.count(b"<p>") >= 6]
     pages = [
         *some,
-        *(copied(page, number) for number, page in enumerate(rng.choices(long, k=count // 20))),
-        *(near_copied(page, number, rng) for number, page in enumerate(rng.choices(long, k=count // 16))),
+        *(copied(page, number) for number, page in enumerate(rng.choices(long, k=count // 20 if long else 0))),
+        *(
+            near_copied(page, number, rng)
+            for number, page in enumerate(rng.choices(long, k=count // 16 if long else 0))
+        ),
         *blocked_pages(rng)[: count // 10],
     ]
     pages += written_pages(rng, count - len(pages))

@@ -157,13 +157,8 @@ OFFERS = (
 )
 THINGS = ("flour sifter", "hand mill", "bread tin", "garden hose", "phone case", "desk lamp", "rain coat", "bike pump")
 CODE = """\
-function grind(grain, stone) {
-  const flour = [];
-  for (const kernel of grain) {
-    if (stone.gap > kernel.size) { continue; }
-    flour.push({ size: kernel.size / stone.gap, from: kernel.id });
-  }
-  return { flour, heat: stone.heat + flour.length * 0.01 };
+function grind(grain) {
+  return grain.map(crush);
 }"""
 NOTICES = (
     "Please enable JavaScript in your browser to see this page.",
@@ -184,13 +179,12 @@ def _navigation(rng: random.Random) -> str:
 
 
 def _lorem(rng: random.Random) -> str:
-    lines = (" ".join(rng.choices(FILLER.split(), k=rng.randint(25, 60))) for _ in range(8))
-    return paragraphs([f"Lorem ipsum {line}." for line in lines])
+    line = " ".join(rng.choices(FILLER.split(), k=12))  # in English prose, or the language rule would drop it first
+    return f"{_story(rng)}<p>Lorem ipsum {line}.</p>"
 
 
 def _code(rng: random.Random) -> str:
-    told = rng.sample(PROSE, 6)
-    return f"{paragraphs(told)}<pre><code>{html.escape(CODE)}</code></pre><p>The braces {{ and }} are part of it.</p>"
+    return f"{_story(rng)}<pre><code>{html.escape(CODE)}</code></pre><p>The braces {{ and }} belong to the code.</p>"
 
 
 def _javascript(rng: random.Random) -> str:

@@ -9,10 +9,12 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +37,7 @@ class OnRay:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._folder: str | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         # Before Ray is imported: it reads these once. Token authentication is off by default in Ray 2.60.
@@ -44,6 +47,8 @@ class OnRay:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         import ray
 
+        # Ray prints what happens to workers on standard output, which is for data.
+        self._stack.enter_context(redirect_stdout(sys.stderr))
         # Short: the path of a socket has at most 107 bytes.
         self._folder = tempfile.mkdtemp(prefix="gm-ray-", dir="/tmp")
         ray.init(
@@ -65,6 +70,7 @@ class OnRay:
         import ray
 
         ray.shutdown()
+        self._stack.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

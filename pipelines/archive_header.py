@@ -84,7 +84,7 @@ def searched_header(run: Run, begin: int, *, keep: int | None = None) -> int | N
 
 
 def _possible_header(run: Run, at: int) -> int | None:
-    """Return the first coordinate from `at` on, of those in `data`, that begins a member or what looks like a header."""
+    """Return the first coordinate in `data` from `at` on that begins a member or what looks like a header."""
     found = [member.begin for member in run.members if at <= member.begin < run.limit][:1]
     for pattern in _SEARCHED[run.form.kind]:
         line = pattern.search(run.data, max(at - 1 - run.base, 0))

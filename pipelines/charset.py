@@ -34,6 +34,7 @@ _UNMAPPED = {
     "cp936": "gb18030",
     "cp950": "big5hkscs",
     "hz-gb-2312": "hz",
+    "mac-cyrillic": "mac_cyrillic",
     "x-mac-cyrillic": "mac_cyrillic",
     "x-mac-ukrainian": "mac_cyrillic",
     "iso-2022-kr": "iso2022_kr",
@@ -110,7 +111,7 @@ def _candidates(body: bytes, label: str | None) -> Iterator[str]:
     for named in (encoding_of(label), _meta_encoding(body)):
         if named is not None:
             yield named
-    detected = encoding_of(detect_encoding(body))
+    detected = encoding_of(detect_encoding(body, html5_compatible=False))
     if detected is not None:
         yield detected
     yield "cp1252"

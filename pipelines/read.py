@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -254,15 +254,15 @@ def _possible_starts(raw: RawFile, source: Source, options: ReadOptions) -> Iter
 @contextmanager
 def _opened(source: Source) -> Iterator[RawFile]:
     """Yield the file for random access: local ones as the system opens them, others through fsspec."""
-    try:
-        file = _file(source.url)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{source.path} cannot be opened: {error}. Check that it exists and may be read.") from error
-    with file:
+    with ExitStack() as stack:
+        try:
+            if source.url.startswith("file://"):
+                local = Path(source.url.removeprefix("file://"))
+                file = cast(BinaryIO, stack.enter_context(local.open("rb", buffering=0)))
+            else:  # the wrapper is held, too: a chained file is closed with it
+                file = cast(BinaryIO, stack.enter_context(fsspec.open(source.url, "rb")))
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            raise InputError(
+                f"{source.path} cannot be opened: {error}. Check that it exists and may be read."
+            ) from error
         yield RawFile(file, source.size)
-
-
-def _file(url: str) -> BinaryIO:
-    if url.startswith("file://"):
-        return cast(BinaryIO, Path(url.removeprefix("file://")).open("rb", buffering=0))
-    return cast(BinaryIO, fsspec.open(url, "rb").open())

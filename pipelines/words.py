@@ -177,7 +177,6 @@ def unicode_words() -> WordSplitter:
         words=lambda texts: [list(unicode_runs(text)) for text in texts],
         sentences=lambda lines: [unicode_sentences(line) for line in lines],
         chunk_local=True,
-        sentence_ends=TERMINAL,
     )
 
 

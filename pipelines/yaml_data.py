@@ -13,6 +13,7 @@ from filters.errors import RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+PLAIN_TAGS = frozenset({"str", "int", "float", "bool", "null", "seq", "map"})
 
 Path = tuple[str | int, ...]
 Lines = dict[Path, int]
@@ -56,7 +57,7 @@ def _value(node: yaml.Node, path: Path, lines: Lines, constructor: yaml.CSafeLoa
     lines[path] = line
     if len(path) > MAX_DEPTH:
         raise RecipeError(f"{where}:{line}: nested deeper than {MAX_DEPTH} levels.")
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS:
         raise RecipeError(f"{where}:{line}: the tag {node.tag!r} is not read; a recipe is plain data.")
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), lines, constructor, where) for index, item in enumerate(node.value)]

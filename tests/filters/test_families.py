@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -123,6 +124,13 @@ def test_duplicates_are_what_was_there_before(documents: list[list[str]]) -> Non
     again = [[part for at, part in enumerate(parts) if part in parts[:at]] for parts in documents]
     assert extra.tolist() == list(map(len, again))
     assert characters.tolist() == [sum(map(len, parts)) for parts in again]
+
+
+@given(st.text("ab \n", max_size=30))
+def test_lines_and_paragraphs_lie_between_runs_of_line_feeds(text: str) -> None:
+    batch = TextBatch([text], Vocabulary(unicode_words()))
+    assert batch.line_runs == [re.split("\n+", text)]
+    assert batch.paragraphs == [re.split("\n{2,}", text.strip())]
 
 
 def cost(count: int, words: int) -> float:

@@ -21,7 +21,9 @@ from warcio.archiveiterator import ArchiveIterator
 
 from infra.demo_crawl import DAMAGES, SPOIL_MEMBER, DemoCrawl, DemoRecord, build_demo_crawl
 from infra.demo_pages import BOMB_MIB, MIB, DemoPage, coded, hostile_pages, in_charset, written_pages
-from infra.demo_sources import marked_up
+from infra.demo_sources import installed, licence_pages, marked_up, reference_pages
+from pipelines.read import ReadOptions, read_slice
+from pipelines.record import Page, Refused, Slice, Source
 
 PAGES = 400
 HOSTILE, DAMAGED, WET = 4, 5, 6  # among `DemoCrawl.files`; the ordinary ones come first
@@ -127,6 +129,18 @@ def test_documents_are_whole_html_responses_and_wet_texts(crawl: DemoCrawl) -> N
     assert not any(record.damage for record in crawl.documents)
     types = {record.warc_type for record in crawl.records}
     assert types == {"warcinfo", "request", "response", "metadata", "revisit", "conversion", None}
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_gristmill_reads_the_documents_of_the_accounts(crawl: DemoCrawl, number: int) -> None:
+    path = crawl.files[number]
+    source = Source(path=path.name, url=str(path), size=path.stat().st_size, version="1")
+    events = read_slice(Slice(source=source, start=0, end=source.size), ReadOptions())
+    read = [event.record_id for event in events if isinstance(event, Page | Refused)]
+    broken = {record.record_id for record in of_file(crawl, number) if record.damage}  # what becomes of them is open
+    assert [name for name in read if name not in broken] == [
+        r.record_id for r in of_file(crawl, number) if r.is_document
+    ]
 
 
 def test_each_damage_is_there_once_between_whole_records(crawl: DemoCrawl) -> None:
@@ -244,14 +258,13 @@ def test_markup_becomes_html(text: str, made: str) -> None:
     assert marked_up(text) == made
 
 
+@pytest.mark.full
 def test_many_real_pages_pass_the_english_rules(crawl: DemoCrawl) -> None:
     """The demo must end with a corpus; which pages pass depends on what is installed, so the bar is low."""
     filters = pytest.importorskip("datatrove.pipeline.filters")
     from datatrove.data import Document
     from trafilatura import extract
     from trafilatura.meta import reset_caches
-
-    from infra.demo_sources import installed, licence_pages, reference_pages
 
     dists = installed()
     guides = [page for page in reference_pages(dists) if page.kind == "guide"][:30]

@@ -1,6 +1,7 @@
 """The splitters give the words and sentences of the libraries they stand for."""
 
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,8 +71,7 @@ def test_punkt_words_are_nltks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     import nltk
     from nltk.tokenize import sent_tokenize, word_tokenize
 
-    (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
-    (tmp_path / "tokenizers" / "punkt_tab" / "english").symlink_to(PUNKT_FOLDER)
+    shutil.copytree(PUNKT_FOLDER, tmp_path / "tokenizers" / "punkt_tab" / "english")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     texts = [
         "",
@@ -102,3 +102,8 @@ def test_every_named_splitter_resolves_to_its_name() -> None:
             assert words_by_name(name).name == name
     with pytest.raises(RecipeError, match="spacy_english"):
         words_by_name("spacy")
+
+
+def test_unicode_sentences_begin_after_a_terminal_mark() -> None:
+    lines = ["", "one", "one. two", 'one.) "two', "one. ... !", "one.two", "一。二。"]
+    assert unicode_words().sentences(lines) == [1, 1, 2, 2, 1, 2, 2]
