@@ -170,12 +170,24 @@ def report_run(made: Any, *, as_json: bool) -> None:
         return
     show_funnel(made)
     size = sum(entry.bytes for entry in made.files["dataset"])
-    print(f"\ndataset   {made.out / 'dataset'}  {len(made.files['dataset'])} part(s), {size:,} bytes")
+    out, me = from_here(made.out), from_here(Path(sys.argv[0])) if "/" in sys.argv[0] else "gristmill"
+    print(f"\ndataset   {out}/dataset  {len(made.files['dataset'])} part(s), {size:,} bytes")
     print(f"          sha256 {made.dataset_sha256}")
-    print(f"dropped   {made.out / 'dropped'}  samples with rule and value")
-    print(f"\nnext      gristmill show {made.out}")
-    print(f"          gristmill show {made.out} --dropped RULE")
-    print(f"          gristmill verify {made.out}")
+    print(f"dropped   {out}/dropped  samples, each with its rule and value")
+    print(f"\nnext      {me} show {out}")
+    if made.accounts.dropped:
+        print(
+            f"          {me} show {out} --dropped {max(made.accounts.dropped, key=made.accounts.dropped.__getitem__)}"
+        )
+    print(f"          {me} verify {out}")
+
+
+def from_here(path: Path) -> str:
+    """The path as one would type it from the present folder."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def show_funnel(made: Any) -> None:

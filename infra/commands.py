@@ -14,20 +14,22 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from filters.errors import InputError
+from infra.commit import committed, read_manifest
 from infra.demo_crawl import build_demo_crawl
 from infra.look import rows_of, slices_of
 from infra.plan import TASK_BYTES, Plan, make_plan
 from infra.progress import Progress, clock_time
-from infra.run import Finished, TaskOutcome, outcomes, read_run, run_plan
+from infra.run import Finished, TaskOutcome, outcomes, prepare, read_run, run_plan
 from infra.runner import InProcess, Runner
-from infra.work import ProcessTask, RetryTask, Task
+from infra.work import CUT, CutTask, ProcessTask, RetryTask, Task
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
 from pipelines.process import TaskOptions
 from pipelines.read import read_slice
 from pipelines.recipe import Recipe, known, load_recipe
-from pipelines.record import Event, Page, Position, Refused, Unreadable
+from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER
+from pipelines.sources import cut
 
 
 def make_runner(name: str, workers: int | None) -> Runner:
@@ -60,10 +62,19 @@ def run_recipe(
     out = out.absolute()
     options = TaskOptions(recipe=recipe, dump=dump, dropped_samples=dropped_samples)
     with Progress(sys.stderr, quiet=quiet) as progress:
-        planned = make_plan(inputs, out, options, task_bytes=task_bytes, limit=limit, relative_to=relative_to)
-        progress.expect(planned.input_bytes)
-        progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
+        prepare(out)
         with make_runner(runner, workers) as started:
+            planned = make_plan(
+                inputs,
+                out,
+                options,
+                task_bytes=task_bytes,
+                limit=limit,
+                relative_to=relative_to,
+                starts=lambda large: cut_starts(large, out, task_bytes, started, progress),
+            )
+            progress.expect(planned.input_bytes)
+            progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
             return run_plan(
                 planned,
                 out,
@@ -73,6 +84,20 @@ def run_recipe(
                 on_stage=progress.stage,
                 allow_quarantined=allow_quarantined,
             )
+
+
+def cut_starts(
+    large: Sequence[Source], out: Path, task_bytes: int, runner: Runner, progress: Progress
+) -> dict[str, list[int]]:
+    """Where each of these files may be cut, by path: a stage of its own, committed as any other."""
+    tasks = [CutTask(out=out, source=source, task_bytes=task_bytes) for source in large]
+    before = committed(out, CUT)
+    todo = [task for task in tasks if task.id not in before]
+    if tasks:
+        progress.stage(CUT, len(tasks), len(tasks) - len(todo))
+    for manifest in runner.run(todo, progress.report):
+        progress.report(manifest.task, manifest.accounts)
+    return {task.source.path: read_manifest(out, CUT, task.id).says["starts"] for task in tasks}
 
 
 def run_demo(out: Path, *, runner: str, workers: int | None, quiet: bool) -> Finished:
@@ -86,7 +111,7 @@ def run_demo(out: Path, *, runner: str, workers: int | None, quiet: bool) -> Fin
         out / "corpus",
         runner=runner,
         workers=workers,
-        task_bytes=4 << 20,
+        task_bytes=1 << 20,
         relative_to=out.absolute(),
         quiet=quiet,
     )
@@ -104,7 +129,8 @@ def estimate(
 ) -> dict[str, Any]:
     """Plan, try the recipe on about `pages` pages spread over the input, and scale up. Writes nothing."""
     options = TaskOptions(recipe=recipe)
-    planned = make_plan(inputs, out.absolute(), options, task_bytes=task_bytes, limit=limit)
+    # Walking large files to cut them is work of the run: here every file is one slice, and tasks are counted by bytes.
+    planned = make_plan(inputs, out.absolute(), options, task_bytes=1 << 62, limit=limit)
     slices = [one for task in planned.tasks for one in task.slices]
     chosen = slices[:: max(1, len(slices) // SAMPLED_SLICES)][:SAMPLED_SLICES]
     each = -(-pages // max(1, len(chosen)))
@@ -127,7 +153,8 @@ def estimate(
                 ),
                 characters=sum(len(decided.text[index]) for index in decided.kept),
             )
-    return scaled(planned, seen, seconds / max(1, measured), workers or os.cpu_count() or 1)
+    tasks = len(cut(planned.sources, task_bytes, lambda source: range(task_bytes, source.size, task_bytes)))
+    return scaled(planned, tasks, seen, seconds / max(1, measured), workers or os.cpu_count() or 1)
 
 
 SAMPLED_SLICES = 8
@@ -152,14 +179,14 @@ def until_pages(events: Iterable[Event], count: int) -> Iterator[Event]:
             return
 
 
-def scaled(planned: Plan, seen: Accounts, seconds: float, workers: int) -> dict[str, Any]:
+def scaled(planned: Plan, tasks: int, seen: Accounts, seconds: float, workers: int) -> dict[str, Any]:
     """What the whole input will give, if it is like the sample. `seconds` are those of one page on one worker."""
     scale = planned.input_bytes / max(1, seen.record_bytes)
     documents = round(seen.documents * scale)
     characters = round(seen.characters * scale)
     return {
         "files": len(planned.sources),
-        "tasks": len(planned.tasks),
+        "tasks": tasks,
         "input_bytes": planned.input_bytes,
         "sampled_documents": seen.documents,
         "documents": documents,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from filters.errors import NoSuchDocument
+from filters.errors import InputError, NoSuchDocument
 from filters.rule import Rule
 from infra.commit import read_manifest
 from infra.run import Finished, TaskOutcome, outcomes
@@ -20,6 +20,7 @@ from infra.work import PROCESS
 from pipelines.decide import Decider, Decisions
 from pipelines.read import read_at
 from pipelines.record import Page, Position, Slice, Source
+from pipelines.sources import current_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +97,14 @@ def explained(made: Finished, outcome: TaskOutcome, row: dict[str, Any], decider
     source = sources_of(made.out, outcome.task).get(row["file_path"])
     row["key"] = row["key"].hex()
     note = ""
-    if source is None or not readable(source):
-        return Explanation(row=row, verdicts=(), text=None, note=f"the source {row['file_path']} is not at hand")
+    if source is None:
+        return Explanation(row=row, verdicts=(), text=None, note=f"no task names {row['file_path']}")
+    try:
+        changed = current_version(source) != source.version
+    except InputError as error:
+        return Explanation(row=row, verdicts=(), text=None, note=f"its source cannot be read again: {error}")
+    if changed:
+        return Explanation(row=row, verdicts=(), text=None, note=f"{source.path} has changed since the run")
     position = Position(offset=row["offset"], inner=row["inner"])
     event = read_at(source, position, made.recipe.read.options())
     if not isinstance(event, Page):
@@ -128,11 +135,6 @@ def slices_of(out: Path, task: str) -> tuple[Slice, ...]:
         Slice(source=Source(**one["source"]), start=one["start"], end=one["end"])
         for one in read_manifest(out, PROCESS, task).says["slices"]
     )
-
-
-def readable(source: Source) -> bool:
-    """False where a local source is gone."""
-    return "://" in source.url or Path(source.url).is_file()
 
 
 # Terminal control must not reach a terminal from a crawled page; neither must what reverses or hides text.

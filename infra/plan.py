@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from pipelines.record import Page, Refused, Slice, Source
 from pipelines.sources import cut, find_sources
 
 TASK_BYTES = 256 << 20
+
+Starts = Callable[[Sequence[Source]], Mapping[str, Sequence[int]]]
+"""Takes the files that are too large for one task and gives, by path, where records begin in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,21 @@ def make_plan(
     task_bytes: int = TASK_BYTES,
     limit: int | None = None,
     relative_to: Path | None = None,
+    starts: Starts | None = None,
 ) -> Plan:
     """Return the plan for these inputs: with `limit`, for the first that many documents of them only.
 
-    Raises InputError where nothing is found.
+    `starts` finds where files larger than `task_bytes` may be cut; by default they are walked here, one by one. Raises
+    InputError where nothing is found.
     """
     sources = find_sources(inputs, relative_to=relative_to)
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
-    cuts = cut(sources, task_bytes)
+    if starts is None:
+        cuts = cut(sources, task_bytes)
+    else:
+        found = starts([source for source in sources if source.size > task_bytes])
+        cuts = cut(sources, task_bytes, lambda source: found[source.path])
     if limit is not None:
         cuts = limited(cuts, limit, options.recipe.read.options())
     tasks = tuple(ProcessTask(out=out, slices=slices, options=options) for slices in cuts)

@@ -20,15 +20,16 @@ from pipelines.accounts import Accounts
 from pipelines.decide import Decider
 from pipelines.pack import Run, smallest, write_part, write_rows
 from pipelines.process import TaskOptions, process, reprocess
-from pipelines.recipe import Recipe
-from pipelines.record import Position, Slice
+from pipelines.read import record_starts
+from pipelines.recipe import FORMAT, Recipe
+from pipelines.record import Position, Slice, Source
 from pipelines.schema import DATASET, DROPPED, QUARANTINED
 from pipelines.sources import current_version
 
 Report = Callable[[str, Accounts], None]
 """Called with a task's id and its account so far; for display only."""
 
-PROCESS, RETRY, PACK = "process", "retry", "pack"
+CUT, PROCESS, RETRY, PACK = "cut", "process", "retry", "pack"
 SCHEMAS: dict[str, pa.Schema] = {"dataset": DATASET, "dropped": DROPPED, "quarantined": QUARANTINED}
 
 
@@ -95,7 +96,21 @@ class PackTask:
         return identity(PACK, self.kind, list(self.content), self.skip, self.rows, self.limit)
 
 
-Task = ProcessTask | RetryTask | PackTask
+@dataclass(frozen=True, kw_only=True)
+class CutTask:
+    """A file too large for one task: find where it may be cut."""
+
+    out: Path
+    source: Source
+    task_bytes: int
+
+    @property
+    def id(self) -> str:
+        """Hash of the file's identity and the size wanted."""
+        return identity(CUT, FORMAT, self.source.path, self.source.size, self.source.version, self.task_bytes)
+
+
+Task = CutTask | ProcessTask | RetryTask | PackTask
 
 
 _held: dict[str, Decider] = {}
@@ -125,6 +140,13 @@ def perform(task: Task, report: Report) -> Manifest:
         "peak_rss_bytes": usage.ru_maxrss * 1024,
     }
     return commit(task.out, replace(manifest, measured=measured))
+
+
+def perform_cut(task: CutTask, report: Report) -> Manifest:
+    """Walk the file; the manifest holds where records begin, about `task_bytes` apart."""
+    starts = record_starts(task.source, task.task_bytes)
+    report(task.id, Accounts())
+    return Manifest(stage=CUT, task=task.id, says={"starts": starts}, files={})
 
 
 def perform_process(task: ProcessTask, report: Report) -> Manifest:
@@ -190,6 +212,7 @@ def perform_pack(task: PackTask, report: Report) -> Manifest:
 
 
 PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
+    CutTask: perform_cut,
     ProcessTask: perform_process,
     RetryTask: perform_retry,
     PackTask: perform_pack,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.archive_header import looks_like
-from pipelines.inflate import DECODE_ERRORS, MAGIC, SKIPPABLE, Codec, codec_of, inflater
+from pipelines.inflate import MAGIC, SKIPPABLE, Codec, codec_of, inflated, inflater
 from pipelines.member import READ_BYTES, Form, Kind, Limits, RawFile, Run, next_member
 
 _KINDS: tuple[Kind, ...] = ("warc", "arc", "jsonl")
@@ -74,12 +74,10 @@ def _dictionary(raw: RawFile, head: bytes) -> bytes | None:
     unit = inflater("zstd")
     parts: list[bytes] = []
     length = 0
-    try:
-        while not unit.eof and length <= _MAX_DICTIONARY:
-            parts.append(unit.decompress(b"" if parts else content, READ_BYTES))
-            length += len(parts[-1])
-            if unit.needs_input and not unit.eof:
-                return None
-    except DECODE_ERRORS:
-        return None
+    while not unit.eof and length <= _MAX_DICTIONARY:
+        part = inflated(unit, b"" if parts else content, READ_BYTES)
+        if part is None or (unit.needs_input and not unit.eof):
+            return None
+        parts.append(part)
+        length += len(part)
     return b"".join(parts)

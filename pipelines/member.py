@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipelines.inflate import DECODE_ERRORS, MAGIC, SKIPPABLE, Codec, Inflater, codec_of, inflater
+from pipelines.inflate import MAGIC, SKIPPABLE, Codec, Inflater, codec_of, inflated, inflater
 
 READ_BYTES = 1 << 20
 FEED_BYTES = 32 << 10
@@ -224,9 +224,8 @@ class Run:
         step = self.raw.read(self._at, FEED_BYTES) if self._inflater.needs_input else b""
         if self._inflater.needs_input and not step:
             return self._broken("truncated")
-        try:
-            out = self._inflater.decompress(step, OUT_BYTES)
-        except DECODE_ERRORS:
+        out = inflated(self._inflater, step, OUT_BYTES)
+        if out is None:
             return self._broken("damaged")
         self._at += len(step)
         self._produced += len(out)
@@ -258,19 +257,18 @@ class Run:
         again = inflater(self.form.codec, self.form.dictionary, reference=True)
         saved = bytearray()
         skip, at = self._produced, member.start
-        try:
-            while not again.eof and len(saved) < _SALVAGE_BYTES:
-                step = b""
-                if again.needs_input:
-                    step = self.raw.read(at, FEED_BYTES if at + FEED_BYTES <= self._at else _SALVAGE_STEP)
-                    if not step:
-                        break
-                at += len(step)
-                out = again.decompress(step, OUT_BYTES)
-                saved += out[skip:]
-                skip = max(skip - len(out), 0)
-        except DECODE_ERRORS:
-            pass
+        while not again.eof and len(saved) < _SALVAGE_BYTES:
+            step = b""
+            if again.needs_input:
+                step = self.raw.read(at, FEED_BYTES if at + FEED_BYTES <= self._at else _SALVAGE_STEP)
+                if not step:
+                    break
+            at += len(step)
+            out = inflated(again, step, OUT_BYTES)
+            if out is None:
+                break
+            saved += out[skip:]
+            skip = max(skip - len(out), 0)
         return bytes(saved)
 
 
@@ -298,20 +296,19 @@ def _believed(raw: RawFile, form: Form, at: int, looks: Callable[[bytes], bool])
     head = bytearray()
     produced = 0
     feed = 1024
-    try:
-        while not trial.eof and produced < _TRIAL_BYTES:
-            step = raw.read(at, feed) if trial.needs_input else b""
-            if trial.needs_input and not step:
-                return looks(bytes(head))
-            at, feed = at + len(step), FEED_BYTES
-            out = trial.decompress(step, FEED_BYTES)
-            produced += len(out)
-            if len(head) < FEED_BYTES:
-                head += out
-                if looks(bytes(head)):
-                    return True
-    except DECODE_ERRORS:
-        return False
+    while not trial.eof and produced < _TRIAL_BYTES:
+        step = raw.read(at, feed) if trial.needs_input else b""
+        if trial.needs_input and not step:
+            return looks(bytes(head))
+        at, feed = at + len(step), FEED_BYTES
+        out = inflated(trial, step, FEED_BYTES)
+        if out is None:
+            return False
+        produced += len(out)
+        if len(head) < FEED_BYTES:
+            head += out
+            if looks(bytes(head)):
+                return True
     if not trial.eof:
         return False
     after = raw.read(at - len(trial.unused_data or b""), 16)

@@ -10,7 +10,7 @@ import glob
 import gzip
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -68,11 +68,13 @@ def current_version(source: Source) -> str:
     return _described(_Found(path=source.path, url=source.url)).version
 
 
-def cut(sources: Sequence[Source], task_bytes: int) -> list[tuple[Slice, ...]]:
+def cut(
+    sources: Sequence[Source], task_bytes: int, starts: Callable[[Source], Sequence[int]] | None = None
+) -> list[tuple[Slice, ...]]:
     """Return tasks of about `task_bytes`: small files together in the order given, larger ones cut at record starts.
 
-    Every byte is in one slice. A larger file is read through once to find where records begin, unless it is plain
-    JSONL or Parquet; a file that is one compressed member stays whole.
+    Every byte is in one slice. `starts` says where a larger file may be cut; by default the file is read through to
+    find where records begin. A file that is one compressed member stays whole.
     """
     if task_bytes < 1:
         raise ValueError(f"task_bytes must be positive, got {task_bytes}")
@@ -87,7 +89,7 @@ def cut(sources: Sequence[Source], task_bytes: int) -> list[tuple[Slice, ...]]:
             group.append(Slice(source=source, start=0, end=source.size))
             grouped += source.size
             continue
-        bounds = [0, *record_starts(source, task_bytes), source.size]
+        bounds = [0, *(record_starts(source, task_bytes) if starts is None else starts(source)), source.size]
         tasks.extend(
             (Slice(source=source, start=start, end=end),) for start, end in zip(bounds, bounds[1:], strict=False)
         )

@@ -7,11 +7,13 @@ costs itself only. Memory: one batch of BATCH_ROWS rows, or one line of at most 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -188,7 +190,7 @@ def _line_event(
 def row_group_starts(raw: RawFile) -> list[int] | None:
     """Return where each row group begins, and where the last one ends; None where the footer cannot be read."""
     table = _opened(raw)
-    return None if table is None else _bounds(table, raw.size)
+    return None if table is None else _bounds(table.parquet, raw.size)
 
 
 def parquet_events(raw: RawFile, source: Source, options: ReadOptions, start: int, stop: int) -> Iterator[Event]:
@@ -197,13 +199,13 @@ def parquet_events(raw: RawFile, source: Source, options: ReadOptions, start: in
     if table is None:
         yield Unreadable(start=start, end=stop, reason="damaged")
         return
-    names = table.schema_arrow.names
+    names = table.parquet.schema_arrow.names
     if options.text_column not in names:
         raise InputError(
             f"{source.path} has no column {options.text_column!r}; it has {', '.join(names)}. Name the column of the "
             "text in the recipe: read: {text_column: ...}."
         )
-    bounds = _bounds(table, raw.size)
+    bounds = _bounds(table.parquet, raw.size)
     at = start
     for group, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
         if not start <= begin < stop:
@@ -221,7 +223,7 @@ def parquet_row(raw: RawFile, source: Source, options: ReadOptions, position: Po
     table = _opened(raw)
     if table is None:
         return None
-    bounds = _bounds(table, raw.size)
+    bounds = _bounds(table.parquet, raw.size)
     if position.offset not in bounds[:-1]:
         return None
     group = bounds.index(position.offset)
@@ -231,11 +233,49 @@ def parquet_row(raw: RawFile, source: Source, options: ReadOptions, position: Po
     return None
 
 
-def _opened(raw: RawFile) -> pq.ParquetFile | None:
+class _Watched(io.RawIOBase):
+    """A file that remembers its own failure: Arrow raises the same OSError for a bad page and for a lost connection."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed = False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        self.failed = True
+        data = self._file.read(size)
+        self.failed = False
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """An open Parquet file and the file below it."""
+
+    parquet: pq.ParquetFile
+    file: _Watched
+
+
+def _opened(raw: RawFile) -> _Table | None:
+    """Return the table, or None where its footer is damaged."""
+    file = _Watched(raw.file)
     try:
-        raw.file.seek(0)
-        return pq.ParquetFile(raw.file, pre_buffer=False)
+        file.seek(0)
+        return _Table(parquet=pq.ParquetFile(file, pre_buffer=False), file=file)
     except (pa.ArrowException, OSError, ValueError):
+        if file.failed:
+            raise
         return None
 
 
@@ -260,21 +300,23 @@ def _bounds(table: pq.ParquetFile, size: int) -> list[int]:
 
 
 def _group_events(
-    table: pq.ParquetFile, group: int, source: Source, options: ReadOptions, begin: int, end: int
+    table: _Table, group: int, source: Source, options: ReadOptions, begin: int, end: int
 ) -> Iterator[Event]:
     length = end - begin
     wanted = (options.text_column, options.id_column, options.url_column, options.date_column, "metadata")
-    if (bomb := _bomb(table, group, options)) is not None:
+    if (bomb := _bomb(table.parquet, group, options)) is not None:
         yield Unreadable(start=begin, end=end, reason=bomb)
         return
     row = 0
     try:
-        present = [name for name in wanted if name in table.schema_arrow.names]
-        for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=present, use_threads=False):
+        present = [name for name in wanted if name in table.parquet.schema_arrow.names]
+        for batch in table.parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=present, use_threads=False):
             for values in batch.to_pylist():
                 yield row_event(values, source, Position(offset=begin, inner=row), length, options)
                 row, length = row + 1, 0
     except (pa.ArrowException, OSError, ValueError, OverflowError):
+        if table.file.failed:
+            raise
         if row == 0:
             yield Unreadable(start=begin, end=end, reason="damaged")
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import random
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.archive import records
+from pipelines.member import Form, RawFile
 from pipelines.read import ReadOptions, read_at, read_slice, record_starts
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Source, Unreadable
 from pipelines.sources import cut
@@ -241,6 +244,37 @@ def test_a_damaged_beginning_does_not_hide_the_file(tmp_path: Path) -> None:
     packed = [bytearray(PACKERS["gzip"](warc(number, page(number)))) for number in range(5)]
     packed[0][12:80] = bytes(68)
     assert numbers(events_of(tmp_path / "a", b"".join(packed))) == [1, 2, 3, 4]
+
+
+class LostConnection(io.BytesIO):
+    """A file whose store answers the first reads only."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self.reads = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise ConnectionResetError("the store hung up")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("codec", ["plain", "gzip", "bz2"])
+def test_a_failing_store_is_an_error_and_not_damage(codec: str) -> None:
+    packed = [bytearray(PACKERS[codec](warc(number, page(number, 300_000)))) for number in range(9)]
+    packed[2][-200:-100] = bytes(100)
+    data = b"".join(packed)
+    form = Form(codec=codec, kind="warc")  # type: ignore[arg-type]
+    seen = 0
+    while True:
+        file = LostConnection(data, seen)
+        try:
+            list(records(RawFile(file, len(data)), form, OPTIONS.limits, 0, len(data)))
+            break
+        except ConnectionResetError:
+            seen += 1
+    assert seen > 2
 
 
 def test_empty_and_unrecognised_files(tmp_path: Path) -> None:

@@ -142,8 +142,8 @@ def differences(texts: Iterator[str], vocabulary: Vocabulary) -> tuple[int, list
 
 
 def every(texts: Iterator[str], one_in: int, most: int) -> Iterator[str]:
-    """Texts of at most 20,000 characters that a hash picks, up to `most` of them."""
-    chosen = (text for text in texts if len(text) <= 20_000 and xxhash.xxh32_intdigest(text.encode()) % one_in == 0)
+    """Texts of at most 8,000 characters that a hash picks, up to `most` of them."""
+    chosen = (text for text in texts if len(text) <= 8_000 and xxhash.xxh32_intdigest(text.encode()) % one_in == 0)
     return islice(chosen, most)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import datetime
 import gzip
+import io
 import json
 import random
 from collections.abc import Callable
@@ -17,9 +18,11 @@ import pytest
 import zstandard
 
 from filters.errors import InputError
+from pipelines.member import RawFile
 from pipelines.read import ReadOptions, read_at, read_slice
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Source, Unreadable
 from pipelines.sources import cut
+from pipelines.tables import parquet_events
 
 OPTIONS = ReadOptions()
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -190,6 +193,27 @@ def test_a_damaged_row_group_costs_itself_only(tmp_path: Path) -> None:
     kept = {event.record_id for event in events if isinstance(event, Page)}
     assert kept == {f"n{n}" for n in range(100) if n != 7 and not 30 <= n < 60}
     assert [event.reason for event in events if isinstance(event, Unreadable)] == ["format", "damaged", "format"]
+
+
+def test_a_failing_store_is_an_error_and_not_a_damaged_row_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet(path)
+    source = source_of(path)
+
+    class LostConnection(io.BytesIO):
+        lost = False
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.lost:
+                raise ConnectionResetError("the store hung up")
+            return super().read(size)
+
+    file = LostConnection(path.read_bytes())
+    events = parquet_events(RawFile(file, source.size), source, OPTIONS, 0, source.size)
+    next(events)
+    file.lost = True
+    with pytest.raises(ConnectionResetError):
+        list(events)
 
 
 def test_a_parquet_without_its_footer_is_unreadable(tmp_path: Path) -> None:
