@@ -1,4 +1,4 @@
-"""`fineweb@datatrove-0.10` decides as datatrove 0.10.1 does, page by page: text, language, kept or not, and first reason."""
+"""`fineweb@datatrove-0.10` decides as datatrove 0.10.1 does, page by page: text, language, kept, first reason."""
 
 from collections import Counter
 
