@@ -84,6 +84,7 @@ class Theirs:
 
     def __init__(self) -> None:
         self.steps = datatrove_steps()
+        self.measured: dict[Path, tuple[float, set[str]]] = {}
 
     def run(self, warc: Path, out: Path) -> tuple[float, set[str]]:
         """CPU seconds from file to file, and the ids that are kept."""
@@ -177,7 +178,9 @@ def compare(name: str, ours: Ours, theirs: Theirs, warm: Path, warc: Path) -> di
         (folder / "theirs").mkdir()
         ours.run(warm, folder / "warm")
         our_seconds, our_kept = medians(ours.run, warc, folder / "ours")
-        their_seconds, their_kept = medians(theirs.run, warc, folder / "theirs")
+        if warc not in theirs.measured:
+            theirs.measured[warc] = medians(theirs.run, warc, folder / "theirs")
+        their_seconds, their_kept = theirs.measured[warc]
     whole_seconds = sum(ours.seconds.values())
     return {
         "name": name,

@@ -210,15 +210,10 @@ class Decider:
         batch.judge(step.rules, signals, offset)
 
     def _edit(self, batch: Decisions, step: EditStep) -> None:
-        words = next((value.words for value in self._rules_steps), "spacy_english")
-        edited = step.edit.apply(self._text_batch(batch, words))
+        edited = step.edit.apply(self._text_batch(batch, step.words))
         for index, text in zip(batch.reached.tolist(), edited.texts, strict=True):
             batch.text[index] = text
         batch.signals.update(edited.signals)
-
-    @cached_property
-    def _rules_steps(self) -> list[Rules]:
-        return [step.rules for step in self.recipe.steps if step.rules is not None]
 
     def _text_batch(self, batch: Decisions, words: str) -> TextBatch:
         if words not in self._vocabularies:

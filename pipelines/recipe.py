@@ -170,10 +170,12 @@ class EditStep(Data):
     """Rewrite the text; what the edit notices are signals that later rules read."""
 
     name: str
+    words: str = "spacy_english"
 
     @model_validator(mode="after")
-    def _name_resolves(self) -> Self:
+    def _names_resolve(self) -> Self:
         known(self.name, [edit.name for edit in catalogue.EDITS], "edit")
+        known(self.words, SPLITTERS, "word splitter")
         return self
 
     @property
@@ -261,7 +263,7 @@ class Recipe(Data):
             ]
             if isinstance(value, Extract):
                 said["engine"] = value.engine_version
-            if isinstance(value, Rules) and value.words == "spacy_english":
+            if isinstance(value, Rules | EditStep) and value.words == "spacy_english":
                 said["words"] = f"spacy_english {version('spacy')}"
             if isinstance(value, EditStep):
                 said["revision"] = value.edit.revision

@@ -107,3 +107,11 @@ def test_every_named_splitter_resolves_to_its_name() -> None:
 def test_unicode_sentences_begin_after_a_terminal_mark() -> None:
     lines = ["", "one", "one. two", 'one.) "two', "one. ... !", "one.two", "一。二。"]
     assert unicode_words().sentences(lines) == [1, 1, 2, 2, 1, 2, 2]
+
+
+@pytest.mark.parametrize("unit", ["!", "'s", "’s", "http://a.b/", "(", ":)", "a", "x'", "中。"])
+def test_a_chunk_of_many_thousand_characters_takes_no_quadratic_time(unit: str) -> None:
+    splitter = spacy_english()
+    started = time.process_time()
+    splitter.words([unit * (20_000 // len(unit))])
+    assert time.process_time() - started < 8
