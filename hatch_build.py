@@ -1,4 +1,4 @@
-"""Build hook: a wheel carries the model and tokenizer files, fetched and checked by sha256, with their licence notices."""
+"""Build hook: a wheel carries the model and tokenizer files, checked by sha256, with their licence notices."""
 
 import sys
 from pathlib import Path

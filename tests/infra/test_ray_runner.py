@@ -103,3 +103,38 @@ def test_twenty_runs_whose_workers_are_killed_end_with_the_same_bytes(
     small_crawl: Path, tmp_path: Path, seed: int
 ) -> None:
     killed_under_it(small_crawl, tmp_path, seed)
+
+
+def leftovers(marker: str) -> list[str]:
+    """Command lines of processes that a run left behind: they name its Ray folder, or are its workers."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if marker in one.environ().get("GRISTMILL_TEST", ""):
+                found.append(" ".join(one.cmdline())[:100])
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(small_crawl: Path, tmp_path: Path) -> None:
+    expected = undisturbed(small_crawl, tmp_path / "whole")
+    marker = str(tmp_path)
+    started = subprocess.Popen(
+        command(small_crawl, tmp_path / "out", 2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"GRISTMILL_TEST": marker},
+    )
+    deadline = time.monotonic() + 120
+    while not workers_of(started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    started.kill()
+    started.wait()
+    while leftovers(marker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert leftovers(marker) == []
+    done = subprocess.run(command(small_crawl, tmp_path / "out", 2), capture_output=True, check=True)
+    assert json.loads(done.stdout)["dataset_sha256"] == expected
+    assert verify(read_run(tmp_path / "out")) > 0
