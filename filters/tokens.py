@@ -210,14 +210,15 @@ class Vocabulary:
         phrases: list[str] = []
         done = 0
         for centre in np.flatnonzero(self._unsteady.view[self._pieces(chunks)]).tolist():
+            if centre < done:
+                continue
             first, last = centre, centre + 1
             while first > done and joined(chunks[first - 1], chunks[first]):
                 first -= 1
             while last < len(chunks) and joined(chunks[last - 1], chunks[last]):
                 last += 1
-            if centre >= done:
-                phrases += [*chunks[done:first], " ".join(chunks[first:last])]
-                done = last
+            phrases += [*chunks[done:first], " ".join(chunks[first:last])]
+            done = last
         return [*phrases, *chunks[done:]]
 
     def _remember(self, chunks: Sequence[str], words: Sequence[Sequence[str]]) -> None:

@@ -52,7 +52,10 @@ Inputs = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The output folder; what it has is kept and continued.")]
 RunnerOption = Annotated[RunnerName, typer.Option("--runner", help="Where tasks run.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Tasks at a time [default: one a core].")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N documents of the input.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Only the first N documents of the input; of Parquet, whole row groups."),
+]
 TaskSize = Annotated[str, typer.Option("--task-size", help="Input bytes of one task, for instance 64MiB.")]
 Dump = Annotated[str | None, typer.Option("--dump", help="The `dump` column [default: CC-MAIN-... in the path].")]
 
@@ -85,7 +88,8 @@ def fail(error: GristmillError, code: int) -> None:
 
 def data(value: Any) -> None:
     """Print one JSON object."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    # Text comes from crawled pages: on a terminal nothing but ASCII is safe to print as it is.
+    print(json.dumps(value, indent=1, ensure_ascii=sys.stdout.isatty()))
 
 
 def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) -> None:
@@ -305,6 +309,7 @@ def explain(
 ) -> None:
     """Why did this document go where it went? Its record, and every rule with its value, bounds and verdict."""
     from infra.look import explain as explained
+    from infra.look import visible
     from infra.run import read_run
 
     found = explained(read_run(out), document)
@@ -314,7 +319,7 @@ def explain(
     for one in found:
         print_documents([{name: value for name, value in one.row.items() if name != "text"}])
         if one.note:
-            print(f"note: {one.note}")
+            print(f"note: {visible(one.note)}")
         table(
             [("rule", "left"), ("value", "right"), ("bounds", "left"), ("", "left"), ("source", "left")],
             [

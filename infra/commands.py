@@ -13,23 +13,25 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from filters.errors import InputError
+from filters.errors import InputError, RecipeError
 from infra.commit import committed, read_manifest
 from infra.demo_crawl import build_demo_crawl
 from infra.look import rows_of, slices_of
 from infra.plan import TASK_BYTES, Plan, make_plan
 from infra.progress import Progress, clock_time
-from infra.run import Finished, TaskOutcome, outcomes, prepare, read_run, run_plan
+from infra.run import Finished, TaskOutcome, locked, outcomes, read_run, run_plan
 from infra.runner import InProcess, Runner
 from infra.work import CUT, CutTask, ProcessTask, RetryTask, Task
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
+from pipelines.langid import labels
 from pipelines.process import TaskOptions
 from pipelines.read import read_slice
-from pipelines.recipe import Recipe, known, load_recipe
+from pipelines.recipe import Language, Recipe, known, load_recipe
 from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER
 from pipelines.sources import cut
+from pipelines.yaml_data import nearest
 
 
 def make_runner(name: str, workers: int | None) -> Runner:
@@ -41,6 +43,16 @@ def make_runner(name: str, workers: int | None) -> Runner:
     from infra.ray_runner import OnRay
 
     return OnRay(workers)
+
+
+def check_languages(recipe: Recipe) -> None:
+    """Raise RecipeError where the recipe keeps a language that its model does not know."""
+    language = recipe.step(Language)
+    if isinstance(language, Language):
+        names = labels(language.model)
+        for name in language.keep:
+            if name not in names:
+                raise RecipeError(f"{recipe.name}: {language.model} knows no language {name!r}{nearest(name, names)}")
 
 
 def run_recipe(
@@ -61,29 +73,28 @@ def run_recipe(
     """Plan and run; what `out` has from before is kept. Raises the errors of `run_plan`."""
     out = out.absolute()
     options = TaskOptions(recipe=recipe, dump=dump, dropped_samples=dropped_samples)
-    with Progress(sys.stderr, quiet=quiet) as progress:
-        prepare(out)
-        with make_runner(runner, workers) as started:
-            planned = make_plan(
-                inputs,
-                out,
-                options,
-                task_bytes=task_bytes,
-                limit=limit,
-                relative_to=relative_to,
-                starts=lambda large: cut_starts(large, out, task_bytes, started, progress),
-            )
-            progress.expect(planned.input_bytes)
-            progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
-            return run_plan(
-                planned,
-                out,
-                options,
-                started,
-                report=progress.report,
-                on_stage=progress.stage,
-                allow_quarantined=allow_quarantined,
-            )
+    check_languages(recipe)
+    with Progress(sys.stderr, quiet=quiet) as progress, locked(out), make_runner(runner, workers) as started:
+        planned = make_plan(
+            inputs,
+            out,
+            options,
+            task_bytes=task_bytes,
+            limit=limit,
+            relative_to=relative_to,
+            starts=lambda large: cut_starts(large, out, task_bytes, started, progress),
+        )
+        progress.expect(planned.input_bytes)
+        progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
+        return run_plan(
+            planned,
+            out,
+            options,
+            started,
+            report=progress.report,
+            on_stage=progress.stage,
+            allow_quarantined=allow_quarantined,
+        )
 
 
 def cut_starts(
@@ -153,7 +164,8 @@ def estimate(
                 ),
                 characters=sum(len(decided.text[index]) for index in decided.kept),
             )
-    tasks = len(cut(planned.sources, task_bytes, lambda source: range(task_bytes, source.size, task_bytes)))
+    read = [replace(one.source, size=one.end - one.start) for one in slices]
+    tasks = len(cut(read, task_bytes, lambda source: range(task_bytes, source.size, task_bytes)))
     return scaled(planned, tasks, seen, seconds / max(1, measured), workers or os.cpu_count() or 1)
 
 
@@ -228,7 +240,7 @@ def retry_quarantined(
     made = read_run(out)
     options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
     tasks: list[Task] = [task for one in outcomes(made) if (task := retry_task(out, one, options)) is not None]
-    with Progress(sys.stderr, quiet=quiet) as progress, make_runner(runner, workers) as started:
+    with Progress(sys.stderr, quiet=quiet) as progress, locked(out), make_runner(runner, workers) as started:
         progress.stage("retry", len(tasks), 0)
         for manifest in started.run(tasks, progress.report):
             progress.report(manifest.task, manifest.accounts)

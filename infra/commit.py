@@ -19,7 +19,7 @@ from filters.errors import CommitConflict, OutputError, VerifyFailed
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
 
-ATTEMPTS, MANIFESTS = Path("_work/attempts"), Path("_work/manifests")
+ATTEMPTS, MANIFESTS, CONFLICTS = Path("_work/attempts"), Path("_work/manifests"), Path("_work/conflicts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,10 @@ def commit(out: Path, manifest: Manifest) -> Manifest:
     if create_if_absent(path, manifest.encoded()):
         return manifest
     winner = Manifest.decoded(path.read_bytes())
-    if winner.outcome != manifest.outcome and not (winner.timing_dependent or manifest.timing_dependent):
+    if winner.outcome == manifest.outcome:
+        return winner
+    create_if_absent(out / CONFLICTS / f"{manifest.task}-{uuid.uuid4().hex}.json", manifest.encoded())
+    if not (winner.timing_dependent or manifest.timing_dependent):
         raise CommitConflict(
             f"{manifest.stage} task {manifest.task}: two attempts made different output. The first stays; "
             f"compare {path} with {[entry.path for entry in manifest.files.values()]}."
@@ -147,12 +150,6 @@ def committed(out: Path, stage: str) -> set[str]:
 def read_manifest(out: Path, stage: str, task: str) -> Manifest:
     """The manifest of a task that is committed."""
     return Manifest.decoded(manifest_path(out, stage, task).read_bytes())
-
-
-def check_files(out: Path, manifest: Manifest) -> None:
-    """Raise VerifyFailed naming the first file that is absent or not what the manifest says."""
-    for entry in manifest.files.values():
-        check_file(out, entry)
 
 
 def check_file(out: Path, entry: FileEntry) -> None:

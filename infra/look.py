@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.dataset as ds
 
 from filters.errors import InputError, NoSuchDocument
@@ -153,13 +154,6 @@ def visible(text: str) -> str:
 
 def documents_outcomes(made: Finished) -> dict[tuple[str, str | None], int]:
     """Documents by (outcome, reason), counted row by row from the stored ledger."""
-    counts: dict[tuple[str, str | None], int] = {}
-    for outcome in outcomes(made):
-        table = ds.dataset(str(made.out / outcome.documents.path), format="parquet").to_table(
-            columns=["outcome", "reason"]
-        )
-        grouped = table.group_by(["outcome", "reason"])
-        for row in grouped.aggregate([([], "count_all")]).to_pylist():
-            place = (row["outcome"], row["reason"])
-            counts[place] = counts.get(place, 0) + row["count_all"]
-    return counts
+    paths = [made.out / outcome.documents.path for outcome in outcomes(made)]
+    counted = pl.scan_parquet(paths).group_by("outcome", "reason").len().collect(engine="streaming")
+    return {(outcome, reason): count for outcome, reason, count in counted.iter_rows()}

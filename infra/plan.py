@@ -47,7 +47,9 @@ def make_plan(
     `starts` finds where files larger than `task_bytes` may be cut; by default they are walked here, one by one. Raises
     InputError where nothing is found.
     """
-    sources = find_sources(inputs, relative_to=relative_to)
+    # What a run wrote is no input of it, not even where --out lies in an input folder.
+    ours = f"file://{out}/"
+    sources = [one for one in find_sources(inputs, relative_to=relative_to) if not one.url.startswith(ours)]
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
     if starts is None:

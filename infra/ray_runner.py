@@ -51,6 +51,14 @@ class OnRay:
         self._stack.enter_context(redirect_stdout(sys.stderr))
         # Short: the path of a socket has at most 107 bytes.
         self._folder = tempfile.mkdtemp(prefix="gm-ray-", dir="/tmp")
+        try:
+            self._start(ray)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            self.__exit__(type(error), error, None)
+            raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
+        return self
+
+    def _start(self, ray: Any) -> None:
         ray.init(
             address="local",
             num_cpus=self.workers,
@@ -62,7 +70,6 @@ class OnRay:
             _temp_dir=self._folder,
             _node_ip_address="127.0.0.1",
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,6 @@ def run_plan(
     `on_stage` is told a stage's name, its tasks, and how many of them were done before. Raises QuarantineBudgetExceeded
     before packing where too many documents were quarantined, the first error of a task, and OutputError.
     """
-    prepare(out)
     before = committed(out, PROCESS)
     todo = [task for task in plan.tasks if task.id not in before]
     on_stage(PROCESS, len(plan.tasks), len(plan.tasks) - len(todo))
@@ -76,8 +77,8 @@ def run_plan(
     if (excess := over_budget(accounts)) and not allow_quarantined:
         raise QuarantineBudgetExceeded(
             f"{sum(accounts.quarantined.values()):,} of {accounts.documents:,} documents were quarantined, {excess:,} "
-            f"over the budget: {dict(accounts.quarantined)}. Everything else is committed. Look at them in "
-            f"{out / '_work'}, then run again with --allow-quarantined, or `gristmill retry {out} --quarantined`."
+            f"over the budget: {dict(accounts.quarantined)}. What was decided is committed: the same command with "
+            "--allow-quarantined packs it, and `gristmill retry` can then decide the quarantined ones again."
         )
     files = pack(out, processed, options, runner, report=report, on_stage=on_stage)
     rollup = write_rollup(out, [one.task for one in processed], [retry for one in processed for retry in one.retries])
@@ -98,7 +99,7 @@ def run_plan(
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOutcome:
-    """A process task with its retries: the files in force, and the account of all."""
+    """A process task with its retries, by level: the files in force, and the account of all."""
 
     task: str
     retries: tuple[str, ...]
@@ -106,6 +107,7 @@ class TaskOutcome:
     dropped: tuple[FileEntry, ...]
     documents: FileEntry
     quarantined: FileEntry
+    losses: FileEntry
     accounts: Accounts
 
 
@@ -121,17 +123,15 @@ def task_outcome(out: Path, task: str) -> TaskOutcome:
         dropped=tuple(manifest.files["dropped"] for manifest in manifests),
         documents=manifests[-1].files["documents"],
         quarantined=manifests[-1].files["quarantined"],
+        losses=base.files["losses"],
         accounts=total(manifest.accounts for manifest in manifests),
     )
 
 
 def retries_of(out: Path, task: str) -> list[Manifest]:
-    """The retries of a process task, one for each level, in order."""
-    chosen: dict[int, Manifest] = {}
-    for name in sorted(committed(out, f"{RETRY}/{task}")):
-        manifest = read_manifest(out, f"{RETRY}/{task}", name)
-        chosen.setdefault(manifest.says["level"], manifest)
-    return [chosen[level] for level in sorted(chosen)]
+    """The retries of a process task, in order of their levels."""
+    stage = f"{RETRY}/{task}"
+    return [read_manifest(out, stage, level) for level in sorted(committed(out, stage))]
 
 
 def pack(
@@ -148,6 +148,7 @@ def pack(
         *pack_tasks(out, "dataset", processed, options.recipe.target_bytes, None),
         *pack_tasks(out, "dropped", processed, options.recipe.target_bytes, options.dropped_samples),
         *pack_tasks(out, "quarantined", processed, options.recipe.target_bytes, None),
+        *pack_tasks(out, "losses", processed, options.recipe.target_bytes, None),
     ]
     before = committed(out, PACK)
     todo: list[Task] = [task for task in planned if task.id not in before]
@@ -161,15 +162,26 @@ def pack(
     return files
 
 
+def packed_files(outcome: TaskOutcome, kind: str) -> tuple[FileEntry, ...]:
+    """The files of a task whose rows are packed as this kind."""
+    named = {"dataset": outcome.kept, "dropped": outcome.dropped}
+    singles = {"quarantined": outcome.quarantined, "losses": outcome.losses}
+    return named[kind] if kind in named else (singles[kind],)
+
+
+# What a dropped or quarantined document counts for where parts are cut: about one page of text.
+OTHER_ROW_BYTES = 4096
+
+
 def pack_tasks(
     out: Path, kind: str, processed: Sequence[TaskOutcome], target_bytes: int, limit: int | None
 ) -> list[PackTask]:
     """The tasks that pack the rows of one kind; a sample of smallest keys is one task."""
     runs, content = [], []
     for one in processed:
-        entries = one.kept if kind == "dataset" else one.dropped if kind == "dropped" else (one.quarantined,)
+        entries = packed_files(one, kind)
         rows = sum(entry.rows for entry in entries)
-        characters = one.accounts.characters if kind == "dataset" else sum(entry.bytes for entry in entries)
+        characters = one.accounts.characters if kind == "dataset" else rows * OTHER_ROW_BYTES
         if rows:
             filled = tuple(entry for entry in entries if entry.rows)
             runs.append(Run(files=tuple(out / entry.path for entry in filled), rows=rows, characters=characters))
@@ -201,16 +213,28 @@ def prepare(out: Path) -> None:
     """Make `out`, or raise OutputError where it holds something that is not ours."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        strangers = [path.name for path in out.iterdir() if path.name not in OURS]
+        strangers = [] if (out / "_work").is_dir() else [path.name for path in out.iterdir()]
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror}. Choose another --out.") from error
-    if strangers and not (out / "_work").is_dir():
+    if strangers:
         raise OutputError(
             f"{out} holds other things ({', '.join(sorted(strangers)[:3])}). Choose an empty folder for --out."
         )
 
 
-OURS = {"_work", RUN_FILE, *SCHEMAS}
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold `out` for one command at a time. Raises OutputError where another has it. A killed command holds nothing."""
+    prepare(out)
+    (out / "_work").mkdir(exist_ok=True)
+    with (out / "_work" / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{out}: another gristmill command works there. Wait for it, or choose another --out."
+            ) from None
+        yield
 
 
 def write_rollup(out: Path, tasks: Sequence[str], retries: Sequence[str]) -> str:

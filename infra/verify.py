@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pyarrow.parquet as pq
 
 from filters.errors import VerifyFailed
@@ -20,13 +21,13 @@ def verify(made: Finished) -> int:
     """Check a finished run against its bytes and return how many files were read.
 
     Every file has the sha256 and rows of its manifest; the equations hold for every task and in all; the ledger of
-    documents, counted row by row, says the same as the accounts; the parts hold the kept rows; the dataset's hash is
-    that of its files. Raises VerifyFailed naming the first that is not so.
+    documents, counted row by row, says the same as the accounts, and so do the listed losses; the parts hold the
+    kept rows; the dataset's hash is that of its files. Raises VerifyFailed naming the first that is not so.
     """
     files = 0
     accounts = []
     for outcome in outcomes(made):
-        for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined):
+        for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined, outcome.losses):
             check_file(made.out, entry)
             check_rows(made.out / entry.path, entry.rows)
             files += 1
@@ -37,6 +38,7 @@ def verify(made: Finished) -> int:
             f"{made.out}: the account in run.json is not the sum of its tasks'. Run the same command again."
         )
     check_ledger(made, whole)
+    check_losses(made, whole)
     for entries in made.files.values():
         for entry in entries:
             check_file(made.out, entry)
@@ -65,6 +67,18 @@ def check_ledger(made: Finished, accounts: Accounts) -> None:
     if (counted := documents_outcomes(made)) != said:
         wrong = sorted(str(place) for place in counted.keys() | said.keys() if counted.get(place) != said.get(place))
         raise VerifyFailed(f"{made.out}: the ledger of documents and the account differ in {', '.join(wrong)}.")
+
+
+def check_losses(made: Finished, accounts: Accounts) -> None:
+    """Raise VerifyFailed where the listed losses, added up, are not those of the account."""
+    listed = pl.scan_parquet([made.out / entry.path for entry in made.files["losses"]])
+    added = listed.group_by("kind", "reason").agg(pl.len(), pl.sum("length")).collect()
+    found = {(kind, reason): (count, length) for kind, reason, count, length in added.iter_rows()}
+    damaged = {reason: count for (kind, reason), (count, _) in found.items() if kind == "damaged"}
+    unreadable = {reason: length for (kind, reason), (_, length) in found.items() if kind == "unreadable"}
+    said = accounts.as_json()
+    if (damaged, unreadable) != (said["damaged"], said["unreadable"]):
+        raise VerifyFailed(f"{made.out}: the listed losses are not those of the account.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,19 @@ from pipelines.process import TaskOptions, process, reprocess
 from pipelines.read import record_starts
 from pipelines.recipe import FORMAT, Recipe
 from pipelines.record import Position, Slice, Source
-from pipelines.schema import DATASET, DROPPED, QUARANTINED
+from pipelines.schema import DATASET, DROPPED, LOSSES, QUARANTINED
 from pipelines.sources import current_version
 
 Report = Callable[[str, Accounts], None]
 """Called with a task's id and its account so far; for display only."""
 
 CUT, PROCESS, RETRY, PACK = "cut", "process", "retry", "pack"
-SCHEMAS: dict[str, pa.Schema] = {"dataset": DATASET, "dropped": DROPPED, "quarantined": QUARANTINED}
+SCHEMAS: dict[str, pa.Schema] = {
+    "dataset": DATASET,
+    "dropped": DROPPED,
+    "quarantined": QUARANTINED,
+    "losses": LOSSES,
+}
 
 
 def identity(*parts: Any) -> str:
@@ -72,9 +77,8 @@ class RetryTask:
 
     @property
     def id(self) -> str:
-        """Hash of the task, the level, the documents and the limits."""
-        positions = [[path, position.offset, position.inner] for path, position in self.positions]
-        return identity(RETRY, self.of, self.level, positions, self.options.recipe.sha256)
+        """The level: of two retries at once the first to commit is that level, and the other builds on nothing."""
+        return f"{self.level:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +97,7 @@ class PackTask:
     @property
     def id(self) -> str:
         """Hash of what is packed, by content, and which rows of it."""
-        return identity(PACK, self.kind, list(self.content), self.skip, self.rows, self.limit)
+        return identity(PACK, FORMAT, self.kind, self.index, list(self.content), self.skip, self.rows, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,19 +153,25 @@ def perform_cut(task: CutTask, report: Report) -> Manifest:
     return Manifest(stage=CUT, task=task.id, says={"starts": starts}, files={})
 
 
-def perform_process(task: ProcessTask, report: Report) -> Manifest:
-    """Decide and write the documents of the task's slices."""
-    for one in task.slices:
-        if (found := current_version(one.source)) != one.source.version:
+def check_unchanged(slices: tuple[Slice, ...]) -> None:
+    """Raise InputChanged naming the first source that is not the one that the task was made for."""
+    for source in {one.source.path: one.source for one in slices}.values():
+        if (found := current_version(source)) != source.version:
             raise InputChanged(
-                f"{one.source.path} has changed since the run was planned (version {one.source.version}, now {found}). "
+                f"{source.path} has changed since the run was planned (version {source.version}, now {found}). "
                 "Run the same command again: it plans anew and redoes only what changed."
             )
+
+
+def perform_process(task: ProcessTask, report: Report) -> Manifest:
+    """Decide and write the documents of the task's slices."""
+    check_unchanged(task.slices)
     folder = new_attempt(task.out, task.id)
     decider = held_decider(task.options.recipe)
     accounts = process(
         task.slices, task.options, folder, decider=decider, report=lambda accounts: report(task.id, accounts)
     )
+    check_unchanged(task.slices)
     return Manifest(
         stage=PROCESS,
         task=task.id,
@@ -174,7 +184,8 @@ def perform_process(task: ProcessTask, report: Report) -> Manifest:
 
 def perform_retry(task: RetryTask, report: Report) -> Manifest:
     """Decide the quarantined documents again; the account is the difference that this makes."""
-    folder = new_attempt(task.out, task.id)
+    check_unchanged(task.slices)
+    folder = new_attempt(task.out, f"{task.of}-{task.id}")
     with Decider(task.options.recipe) as decider:
         accounts = reprocess(
             task.slices,
@@ -189,7 +200,7 @@ def perform_retry(task: RetryTask, report: Report) -> Manifest:
     return Manifest(
         stage=f"{RETRY}/{task.of}",
         task=task.id,
-        says={"of": task.of, "level": task.level},
+        says={"of": task.of, "level": task.level, "recipe": task.options.recipe.sha256},
         files=entries(task.out, folder),
         accounts=accounts,
         timing_dependent=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
 from types import TracebackType
@@ -165,6 +165,8 @@ class Decider:
             page = batch.pages[index]
             sampled = gate is not None and in_sample(page, gate.sample)
             got = self.parser.parse(page.text, despite_gate=sampled) if page.is_html else Extracted(text=page.text)
+            if sampled and got.refused is not None:
+                got = self.parser.parse(page.text)  # what the sample costs is no fact of the page
             if got.refused is None and len(got.text) > self.recipe.read.max_text_characters:
                 limit = f"the text has more than max_text_characters = {self.recipe.read.max_text_characters:,}"
                 got = Extracted(refused="text_characters", detail=limit)
@@ -172,10 +174,11 @@ class Decider:
                 batch.refused[index] = got
             elif gate is not None and language is not None and got.wanted < gate.low:
                 batch.gate["stopped"] += 1
-                if sampled:
+                if sampled and not got.gated:
                     batch.gate["sampled"] += 1
                     wanted = best_and_wanted(language.model, got.text, language.keep, language.newline)[2]
                     batch.gate["false_drops"] += wanted > language.above
+                got = replace(got, text="")
             gated.append(got.wanted)
             batch.raw[index] = batch.text[index] = got.text
         if gate is not None:

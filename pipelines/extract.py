@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from typing import Any, Self
 
 from filters.errors import TaskFailed
 from pipelines.page_shape import shape_refusal
-from pipelines.parser_child import ANSWER, FAILED, GATED, READY, REQUEST
+from pipelines.parser_child import ANSWER, FAILED, GATED, OUT_OF_MEMORY, READY, REQUEST
 from pipelines.recipe import Extract, Gate, Language
 
 START_SECONDS = 120.0
@@ -91,10 +92,20 @@ class Parser:
             self._child = None
 
     def parse(self, html: str, *, despite_gate: bool = False) -> Extracted:
-        """Return the text of one page, or the reason why it has none. Never raises for what a page does."""
+        """Return the text of one page, or the reason why it has none. Never raises for what a page does.
+
+        A page whose parser died is tried once more in a fresh one, so that what earlier pages left in its memory, or a
+        moment's want of memory, is not charged to it.
+        """
         body = html.encode("utf-8", "replace")
         if refused := shape_refusal(body, self.limits):
             return Extracted(refused=refused, detail=f"the page has more than {self._limit(refused)}")
+        got = self._parse(body, despite_gate)
+        if got.refused in ("parser_died", "parser_memory"):
+            got = self._parse(body, despite_gate)
+        return got
+
+    def _parse(self, body: bytes, despite_gate: bool) -> Extracted:
         child = self._started()
         deadline = Deadline(child.pid, self.limits.deadline_seconds)
         try:
@@ -106,12 +117,27 @@ class Parser:
             detail = f"no text within {self.limits.deadline_seconds:g} CPU seconds"
             return Extracted(refused="deadline", detail=detail, timing_dependent=True)
         except (EOFError, BrokenPipeError):
-            code = child.wait()
-            self.close()
-            return Extracted(refused="parser_died", detail=f"the parser ended with {exit_name(code)}")
+            return self._died(child)
+        except BaseException:
+            self.close()  # an answer may be on its way: the next page must not get it
+            raise
         if status == FAILED:
             return Extracted(refused="parser_error", detail=text)
         return Extracted(text=text, gated=status == GATED, wanted=wanted)
+
+    def _died(self, child: subprocess.Popen[bytes]) -> Extracted:
+        """Why the child ended. Being killed, and want of memory on the machine, are no facts of the page alone."""
+        try:
+            code = child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        self.close()
+        if code == OUT_OF_MEMORY:
+            detail = f"the parser needed more than memory_bytes = {self.limits.memory_bytes:,}"
+            return Extracted(refused="parser_memory", detail=detail)
+        detail = f"the parser ended with {exit_name(code)}"
+        return Extracted(refused="parser_died", detail=detail, timing_dependent=code == -signal.SIGKILL)
 
     def _limit(self, reason: str) -> str:
         names = {"nesting": "max_depth", "attributes": "max_attributes", "elements": "max_elements"}
@@ -199,6 +225,7 @@ def child_environment() -> dict[str, str]:
         "PATH": os.environ.get("PATH", os.defpath),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

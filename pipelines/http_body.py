@@ -18,12 +18,13 @@ from pipelines.inflate import DECODE_ERRORS, Inflater, ZlibInflater, ZstdInflate
 FREE_BYTES = 4 << 20
 """Output up to here is never a bomb: the ratio is asked for only beyond."""
 
-_STATUS = re.compile(rb"HTTP/?\d*\.?\d*[ \t]+(\d{3})\b[^\n]*\n?")
-_END = re.compile(rb"\r*\n[ \t\r]*\n")
-_HEADER = re.compile(rb"^([^\s:][^:\r\n]*?)[ \t]*:[ \t]*([^\r\n]*(?:\r*\n[ \t]+[^\r\n]+)*)", re.M)
+# Servers write these bytes: no two neighbours of a pattern may match the same run, or its time grows with the square.
+_STATUS = re.compile(rb"HTTP(?:/\d{0,3}(?:\.\d{0,3})?)?[ \t]{1,9}(\d{3})\b[^\n]*\n?")
+_END = re.compile(rb"\n[ \t\r]{0,9}\n")
+_HEADER = re.compile(rb"^([^\s:][^:\r\n]*):[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]+)*)", re.M)
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _FOLD = re.compile(r"\r*\n[ \t]+")
-_MAX_HEADER = 1 << 20
+_MAX_HEADER = 256 << 10
 _MAX_LAYERS = 5
 _STEP = 32 << 10
 _OUT = 256 << 10
@@ -72,7 +73,7 @@ def http_message(block: bytes) -> HttpMessage | None:
     head, body = block[line.end() : stop], block[start:]
     headers: dict[str, str] = {}
     for name, value in _HEADER.findall(head[:_MAX_HEADER]):
-        headers.setdefault(name.decode("latin-1").lower(), _FOLD.sub(" ", value.decode("latin-1")).strip())
+        headers.setdefault(name.decode("latin-1").strip().lower(), _FOLD.sub(" ", value.decode("latin-1")).strip())
     return HttpMessage(status=int(line.group(1)), headers=headers, body=body)
 
 

@@ -19,6 +19,12 @@ def model(name: str) -> Any:
     return FastText._FastText(str(resource_path(name)))
 
 
+@cache
+def labels(name: str) -> tuple[str, ...]:
+    """The languages that a model knows, sorted."""
+    return tuple(sorted(label.removeprefix(LABEL) for label in model(name).get_labels()))
+
+
 def probabilities(name: str, text: str) -> dict[str, float]:
     """Probability of each label, most probable first, as float32 values."""
     # The raw binding: FastText.predict builds a numpy array with a copy argument for every call.

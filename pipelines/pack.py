@@ -43,8 +43,8 @@ def parts(runs: Sequence[Run], *, target_bytes: int) -> list[Part]:
     """
     rows = sum(run.rows for run in runs)
     count = max(1, min(rows, -(-sum(run.characters for run in runs) // target_bytes)))
-    size = -(-rows // count)
-    return [Part(index=index, first=index * size, last=min(rows, (index + 1) * size)) for index in range(count)]
+    bounds = [rows * index // count for index in range(count + 1)]
+    return [Part(index=index, first=bounds[index], last=bounds[index + 1]) for index in range(count)]
 
 
 def part_runs(runs: Sequence[Run], part: Part) -> tuple[tuple[Run, ...], int]:

@@ -26,6 +26,8 @@ from typing import Any, BinaryIO
 REQUEST = struct.Struct("<IB")
 ANSWER = struct.Struct("<BfI")
 TEXT, GATED, FAILED = 0, 1, 2
+OUT_OF_MEMORY = 12
+"""Exit status of a parser that reached its memory limit: what is left of its memory is not worth going on with."""
 READY = b"ready"
 
 CLONE_NEWUSER, CLONE_NEWNET, PR_SET_PDEATHSIG = 0x10000000, 0x40000000, 1
@@ -127,6 +129,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, extract: Extractor, gate: dict[
         html = requests.read(length).decode("utf-8")
         try:
             status, wanted, text = answer(html, flags, extract, gate)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
         except Exception as error:  # noqa: BLE001 - whatever a parser raises on a hostile page costs that page alone
             status, wanted, text = FAILED, float("nan"), f"{type(error).__name__}: {error}"[:500]
         body = text.encode("utf-8", "replace")

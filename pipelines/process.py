@@ -1,6 +1,7 @@
 """One task: slices of input in, Parquet files of what became of their documents and an account out.
 
-Writes `kept.parquet`, `documents.parquet` (a row for every document), `dropped.parquet` and `quarantined.parquet`,
+Writes `kept.parquet`, `documents.parquet` (a row for every document), `dropped.parquet`, `quarantined.parquet` and
+`losses.parquet` (a row for every damaged record and every range that lies in no record),
 rows in the order of the input. Memory is bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page),
 one Parquet row group, and the samples of dropped documents.
 """
@@ -28,7 +29,7 @@ from pipelines.decide import Decider, Decisions
 from pipelines.read import read_at, read_slice
 from pipelines.recipe import Recipe
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Unreadable
-from pipelines.schema import DOCUMENTS, DROPPED, KEPT, ORDER, QUARANTINED, WRITER, batch_of, row_groups
+from pipelines.schema import DOCUMENTS, DROPPED, KEPT, LOSSES, ORDER, QUARANTINED, WRITER, batch_of, row_groups
 
 BATCH_PAGES = 256
 BATCH_BYTES = 16 << 20
@@ -164,6 +165,7 @@ class Files:
         self._documents = self._stack.enter_context(ParquetFile(folder / "documents.parquet", DOCUMENTS))
         self._quarantined = self._stack.enter_context(ParquetFile(folder / "quarantined.parquet", QUARANTINED))
         self._dropped = self._stack.enter_context(ParquetFile(folder / "dropped.parquet", DROPPED))
+        self._losses = self._stack.enter_context(ParquetFile(folder / "losses.parquet", LOSSES))
         self._samples: dict[str, Smallest] = {}
 
     def __enter__(self) -> Self:
@@ -187,6 +189,7 @@ class Files:
         kept: list[Row] = []
         documents: list[Row] = []
         quarantined: list[Row] = []
+        self._losses.write([lost(file_path, event) for event in events if isinstance(event, Unreadable | Damaged)])
         counts = Tally()
         index = -1
         for event in events:
@@ -269,6 +272,16 @@ class Files:
             self._dropped.write([row])
         elif limit:
             self._samples.setdefault(row["rule"], Smallest(limit)).offer(row)
+
+
+def lost(file_path: str, event: Unreadable | Damaged) -> Row:
+    """The row of bytes that gave no document."""
+    if isinstance(event, Unreadable):
+        place = {"kind": "unreadable", "offset": event.start, "inner": 0, "length": event.end - event.start}
+    else:
+        position = event.position
+        place = {"kind": "damaged", "offset": position.offset, "inner": position.inner, "length": event.length}
+    return {**place, "file_path": file_path, "reason": event.reason}
 
 
 def placed(file_path: str, document: Page | Refused, digest: bytes) -> Row:

@@ -43,7 +43,7 @@ from pipelines.tables import (
 )
 
 PLAIN = "text/plain"
-_CHARSET = re.compile(r"""charset\s*=\s*["']?\s*([\w.:+-]+)""", re.I)
+_CHARSET = re.compile(r"""charset\s{0,9}=[\s"']{0,9}([\w.:+-]{1,99})""", re.I)
 _TYPES = frozenset(
     ("warcinfo", "response", "resource", "request", "metadata", "revisit", "conversion", "continuation", "filedesc")
 )

@@ -35,16 +35,18 @@ Kind = TypeVar("Kind", bound="Data")
 class Data(BaseModel):
     """A part of a recipe: frozen, and without a key that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Read(Data):
     """Which records are documents, and how large one may be. The defaults are datatrove's meaning."""
 
-    record_types: list[str] = ["response", "conversion"]
+    record_types: list[Literal["response", "conversion", "resource"]] = ["response", "conversion"]
     media_types: list[str] = ["text/html", "application/xhtml+xml"]
-    statuses: list[list[int]] | None = None
-    max_body_bytes: PositiveInt = 32 << 20
+    statuses: list[Annotated[list[Annotated[int, Field(ge=100, le=999)]], Field(min_length=2, max_length=2)]] | None = (
+        None
+    )
+    max_body_bytes: Annotated[int, Field(gt=0, le=1 << 30)] = 32 << 20
     max_ratio: Positive = 200.0
     max_text_characters: PositiveInt = 16 << 20
     text_column: str = "text"
@@ -84,8 +86,8 @@ class Limits(Data):
     max_depth: PositiveInt = 5_000
     max_attributes: PositiveInt = 5_000
     max_elements: PositiveInt = 150_000
-    deadline_seconds: Positive = 10.0
-    memory_bytes: PositiveInt = 2 << 30
+    deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
+    memory_bytes: Annotated[int, Field(ge=512 << 20, le=1 << 50)] = 2 << 30
 
 
 class Gate(Data):
@@ -147,6 +149,8 @@ class Rules(Data):
         names = [rule.name for family in self.resolved_families for rule in family.rules]
         for name in (*self.set, *self.without):
             known(name, names, "rule of these families")
+        if both := sorted(self.set.keys() & set(self.without)):
+            raise ValueError(f"{both[0]} stands in `set` and in `without`; take one of them")
         return self
 
     @property
@@ -228,6 +232,11 @@ class Recipe(Data):
                 raise ValueError(f"{kind.__name__.lower()} stands {kinds.count(kind)} times; once is enough")
         if Gate in kinds and (Language not in kinds or Extract not in kinds):
             raise ValueError("a gate needs an extract and a language step: it asks for the same languages")
+        judged = [index for index, kind in enumerate(kinds) if kind in (Rules, EditStep)]
+        if judged and any(kind not in (Rules, EditStep) for kind in kinds[judged[0] :]):
+            raise ValueError(
+                "url, gate, extract and language end a document's way at once: put them before rules and edit"
+            )
         texts = [index for index, kind in enumerate(kinds) if kind in (Language, Rules, EditStep)]
         if Extract in kinds and texts and kinds.index(Extract) > texts[0]:
             raise ValueError("language, rules and edit work on text: put extract before them")
@@ -250,6 +259,22 @@ class Recipe(Data):
         return tuple(rule for step in self.steps for rule in step_rules(step.value))
 
     @cached_property
+    def packages(self) -> list[str]:
+        """The distributions whose release bears on what this recipe makes."""
+        names = {"resiliparse"}  # decodes characters, whatever extracts
+        for step in self.steps:
+            value = step.value
+            if isinstance(value, Url):
+                names |= {"datatrove", "tldextract", "pyahocorasick"}
+            elif isinstance(value, Extract):
+                names |= {"lxml", value.engine}
+            elif isinstance(value, Language):
+                names |= {"fasttext-numpy2"}
+            elif isinstance(value, Rules | EditStep):
+                names |= {"spacy_english": {"spacy"}, "punkt_english": {"nltk"}}.get(value.words, set())
+        return sorted(names | ({"tiktoken"} if self.tokenizer else set()))
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that bears on the output and nothing else: parameters, rules, revisions, versions, sha256 of
         models.
@@ -259,12 +284,11 @@ class Recipe(Data):
             value = step.value
             said: dict[str, Any] = {"step": type(value).__name__, **value.model_dump(exclude={"set", "without"})}
             said["rules"] = [
-                [rule.name, rule.signal.name, rule.signal.revision, rule.bounds] for rule in step_rules(value)
+                [rule.name, rule.signal.name, rule.signal.revision, rule.low, rule.high, rule.low_open, rule.high_open]
+                for rule in step_rules(value)
             ]
             if isinstance(value, Extract):
                 said["engine"] = value.engine_version
-            if isinstance(value, Rules | EditStep) and value.words == "spacy_english":
-                said["words"] = f"spacy_english {version('spacy')}"
             if isinstance(value, EditStep):
                 said["revision"] = value.edit.revision
             if isinstance(value, Language):
@@ -276,6 +300,7 @@ class Recipe(Data):
             "read": self.read.model_dump(),
             "steps": steps,
             "tokenizer": tokenizer,
+            "versions": {name: version(name) for name in self.packages},
         }
 
     @cached_property

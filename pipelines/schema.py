@@ -66,6 +66,17 @@ QUARANTINED = pa.schema(
         ("timing_dependent", pa.bool_()),
     ]
 )
+# Bytes that gave no document: damaged records, and ranges that lie in no record.
+LOSSES = pa.schema(
+    [
+        ("file_path", pa.string()),
+        ("offset", pa.int64()),
+        ("inner", pa.int64()),
+        ("length", pa.int64()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
 ORDER = ["file_path", "offset", "inner"]
 GROUP_BYTES = 64 << 20
 GROUP_ROWS = 10_000
@@ -111,7 +122,7 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 WRITER: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,
-    "use_dictionary": ["dump", "file_path", "language", "outcome", "reason", "rule"],
+    "use_dictionary": ["dump", "file_path", "kind", "language", "outcome", "reason", "rule"],
     "write_statistics": True,
     "store_schema": True,
     "write_page_index": True,

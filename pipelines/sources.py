@@ -212,11 +212,17 @@ def _names_in_zip(found: _Found) -> list[str]:
             ]
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise InputError(f"{found.path} cannot be read as a WACZ: {error}.") from error
+    if strange := next((name for name in names if "::" in name), None):
+        raise InputError(f"{found.path} holds an entry named {strange!r}, which would open another URL. Remove it.")
     return sorted(name for name in names if _is_recognised(name))
 
 
 def _described(found: _Found) -> Source:
     """Return the source with its size and version now."""
+    try:
+        found.path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{found.path!r}: its name is not UTF-8, and `file_path` must be. Rename it.") from error
     if found.url.startswith("file://"):
         try:
             status = Path(found.url.removeprefix("file://")).stat()

@@ -171,11 +171,21 @@ def punkt_english(folder: Path = PUNKT_FOLDER) -> WordSplitter:
     return WordSplitter(
         name="punkt_english",
         words=lambda texts: [
-            [word for sentence in sentences.tokenize(text) for word in words.tokenize(sentence)] for text in texts
+            [word for sentence in sentences.tokenize(undotted(text)) for word in words.tokenize(sentence)]
+            for text in texts
         ],
-        sentences=lambda lines: [len(sentences.tokenize(line)) for line in lines],
+        sentences=lambda lines: [len(sentences.tokenize(undotted(line))) for line in lines],
         chunk_local=False,
     )
+
+
+# Punkt looks back over every dot of a dot leader from each of its dots: 6,000 of " ." take 1.3 s.
+DOT_LEADER = re.compile(r"(?:[ \t]?\.){100,}")
+
+
+def undotted(text: str) -> str:
+    """The text with every run of 100 dots or more, blanks between them or not, cut to 200 characters."""
+    return DOT_LEADER.sub(lambda run: run[0][:200], text)
 
 
 @cache

@@ -9,7 +9,7 @@ import pytest
 from filters.errors import CommitConflict, VerifyFailed
 from infra.commit import (
     Manifest,
-    check_files,
+    check_file,
     commit,
     committed,
     create_if_absent,
@@ -78,14 +78,14 @@ def test_where_a_deadline_struck_the_first_commit_wins(tmp_path: Path) -> None:
 
 def test_a_flipped_byte_and_a_lost_file_are_named(tmp_path: Path) -> None:
     made = commit(tmp_path, attempt(tmp_path))
-    check_files(tmp_path, made)
+    check_file(tmp_path, made.files["kept"])
     path = tmp_path / made.files["kept"].path
     path.write_text("rowz")
     with pytest.raises(VerifyFailed, match=r"kept\.parquet is not what was committed"):
-        check_files(tmp_path, made)
+        check_file(tmp_path, made.files["kept"])
     path.unlink()
     with pytest.raises(VerifyFailed, match=r"kept\.parquet is gone"):
-        check_files(tmp_path, made)
+        check_file(tmp_path, made.files["kept"])
 
 
 def test_gc_removes_what_is_old_and_unreferenced_and_nothing_else(tmp_path: Path) -> None:
@@ -97,5 +97,5 @@ def test_gc_removes_what_is_old_and_unreferenced_and_nothing_else(tmp_path: Path
     collected = collect(tmp_path, older_than=3600, now=now + 7200)
     assert (collected.attempts, collected.bytes) == (1, len("orphan"))
     assert not orphan.exists()
-    check_files(tmp_path, made)
+    check_file(tmp_path, made.files["kept"])
     assert manifest_path(tmp_path, "process", "t1").is_file()

@@ -62,7 +62,7 @@ def test_the_same_page_gives_the_same_text_however_often_it_is_read() -> None:
         ("CRASH", "parser_died", "signal 11"),
         ("EXIT", "parser_died", "status 7"),
         ("RAISE", "parser_error", "ValueError: no such tag"),
-        ("EAT", "parser_error", "MemoryError"),
+        ("EAT", "parser_memory", "memory_bytes"),
     ],
 )
 def test_a_page_that_breaks_the_parser_is_refused_and_its_neighbours_are_not(
