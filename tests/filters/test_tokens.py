@@ -1,5 +1,6 @@
 """A vocabulary gives the words of its splitter, whatever it met before; only speed depends on what it holds."""
 
+import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -130,3 +131,16 @@ def test_a_chunk_that_depends_on_its_neighbour_is_split_in_context() -> None:
 def test_terminal_marks_are_punctuation_in_unicode_or_symbols() -> None:
     assert all(unicodedata.category(mark)[0] in "PSC" for mark in TERMINAL)  # C: unassigned in older tables
     assert np.array(sorted(map(ord, TERMINAL))).size == 159
+
+
+def test_a_long_chain_of_unsteady_chunks_takes_no_quadratic_time() -> None:
+    vocabulary = Vocabulary(spacy_english())
+    vocabulary.encode(["warm"])
+
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        vocabulary.encode(["(x:( " * count])
+        return time.process_time() - started
+
+    seconds(100)
+    assert seconds(8_000) < 20 * max(seconds(1_000), 0.01)

@@ -17,12 +17,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from filters.errors import InputChanged, OutputError, QuarantineBudgetExceeded, VerifyFailed
+from filters.errors import InputChanged, OutputError, QuarantineBudgetExceeded, RecipeError, VerifyFailed
 from infra.commands import retry_quarantined, run_recipe
-from infra.commit import Manifest
+from infra.commit import Manifest, committed
 from infra.look import explain, funnel_rows, rows_of
 from infra.plan import make_plan
-from infra.run import Finished, read_run, run_plan
+from infra.run import Finished, locked, read_run, run_plan
 from infra.runner import InProcess
 from infra.verify import collect, verify
 from infra.work import Report, Task, perform
@@ -120,6 +120,9 @@ def test_one_more_file_leaves_the_tasks_of_the_others_done(small_crawl: Path, tm
 def test_the_limit_takes_the_first_documents(small_crawl: Path, tmp_path: Path) -> None:
     made = run([small_crawl], tmp_path / "out", limit=23)
     assert made.accounts.documents == 23
+    urls = pq.read_table(made.out / "dataset" / "part-00000.parquet").column("url").to_pylist()
+    assert urls[0] == "https://mill.example/0"
+    assert urls[-1] == "https://mill.example/22"
     assert verify(made) > 0
 
 
@@ -278,6 +281,82 @@ def test_a_retry_under_a_longer_deadline_brings_documents_in_at_their_place(
     assert (again.done_now, again.dataset_sha256) == (0, patient.dataset_sha256)
 
 
+def test_a_folder_that_bears_one_of_our_names_is_not_taken_for_ours(small_crawl: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_crawl, tmp_path / "dataset")
+    with pytest.raises(OutputError, match="dataset"):
+        run([tmp_path / "dataset"], tmp_path)
+    assert len(list((tmp_path / "dataset").iterdir())) == 3
+
+
+def test_an_output_folder_inside_the_input_folder_is_no_input(small_crawl: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_crawl, tmp_path / "crawl")
+    first = run([tmp_path / "crawl"], tmp_path / "crawl" / "out")
+    again = run([tmp_path / "crawl"], tmp_path / "crawl" / "out")
+    assert (again.done_now, again.dataset_sha256) == (0, first.dataset_sha256)
+
+
+def test_a_second_command_on_the_same_folder_is_refused(small_crawl: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), pytest.raises(OutputError, match="another gristmill command"):
+        run([small_crawl], tmp_path / "out")
+    assert run([small_crawl], tmp_path / "out").accounts.kept > 0
+
+
+def test_a_run_that_died_while_it_published_is_published_again(
+    small_crawl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run([small_crawl], tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()
+    (tmp_path / "out" / "dataset" / "part-00000.parquet").unlink()
+    again = run([small_crawl], tmp_path / "out")
+    assert (again.done_now, again.dataset_sha256) == (0, first.dataset_sha256)
+    assert verify(again) > 0
+
+
+def test_parts_that_move_to_another_number_get_its_name(
+    write_warc: Callable[[str, list[bytes]], Path], make_page: Callable[..., str], tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(RESILIPARSE.model_dump() | {"target_bytes": 9_000})
+    write_warc("b.warc.gz", [make_page(number).encode() for number in range(6)])
+    one = run([tmp_path / "b.warc.gz"], tmp_path / "out", recipe=recipe)
+    write_warc("a.warc.gz", [make_page(number).encode() for number in range(10, 16)])
+    two = run([tmp_path / "a.warc.gz", tmp_path / "b.warc.gz"], tmp_path / "out", recipe=recipe)
+    assert len(two.files["dataset"]) > len(one.files["dataset"]) > 1
+    names = sorted(path.name for path in (tmp_path / "out" / "dataset").iterdir())
+    assert names == [f"part-{number:05d}.parquet" for number in range(len(names))]
+    assert verify(two) > 0
+
+
+def test_what_gave_no_document_is_listed_where_it_lies(small_crawl: Path, tmp_path: Path) -> None:
+    data = (small_crawl / "part-0.warc.gz").read_bytes()
+    (tmp_path / "bad.warc.gz").write_bytes(data + b"garbage at the end")
+    made = run([tmp_path / "bad.warc.gz"], tmp_path / "out")
+    (row,) = rows_of(made, "losses")
+    assert (row["kind"], row["offset"], row["length"]) == ("unreadable", len(data), 18)
+    assert made.accounts.unreadable == {row["reason"]: 18}
+    assert verify(made) > 0
+
+
+def test_a_retry_of_a_source_that_changed_is_refused(
+    write_warc: Callable[[str, list[bytes]], Path], make_page: Callable[..., str], tmp_path: Path
+) -> None:
+    path = write_warc("pages.warc.gz", [make_page(1).encode(), b"<div>" * 6_000])
+    run([path], tmp_path / "out")
+    write_warc("pages.warc.gz", [make_page(2).encode(), make_page(3).encode()])
+    with pytest.raises(InputChanged, match=r"pages\.warc\.gz has changed"):
+        retry_quarantined(
+            tmp_path / "out", deadline_seconds=9.0, memory_bytes=2 << 30, runner="inprocess", workers=None, quiet=True
+        )
+
+
+def test_a_language_that_the_model_does_not_know_is_named_before_anything_is_read(
+    small_crawl: Path, tmp_path: Path
+) -> None:
+    said = RESILIPARSE.model_dump(mode="json")
+    said["steps"][2]["language"]["keep"] = ["english"]
+    with pytest.raises(RecipeError, match="knows no language 'english'"):
+        run([small_crawl], tmp_path / "out", recipe=Recipe.model_validate(said))
+
+
 def commands(small_crawl: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable,
@@ -293,10 +372,13 @@ def commands(small_crawl: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def kill_at_random(command: list[str], seed: int, longest: float) -> None:
-    """Start a run in a process group of its own and kill all of that group at a random moment."""
+def kill_at_random(command: list[str], seed: int, out: Path) -> None:
+    """Start a run in a process group of its own, and kill all of it at a random moment after its first commit."""
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.Random(seed).uniform(0.2, longest))
+    deadline = time.monotonic() + 60
+    while not committed(out, "process") and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(random.Random(seed).uniform(0.0, 0.4))
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
 
@@ -304,9 +386,11 @@ def kill_at_random(command: list[str], seed: int, longest: float) -> None:
 def killed_and_continued(small_crawl: Path, folder: Path, seed: int) -> None:
     whole = run([small_crawl], folder / "whole")
     command = commands(small_crawl, folder / "out", "--runner", "inprocess", "--task-size", "8000", "--quiet")
-    for attempt in range(2):
-        kill_at_random(command, 10 * seed + attempt, 6.0)
+    kill_at_random(command, 10 * seed, folder / "out")
+    done = len(committed(folder / "out", "process"))
     continued = run([small_crawl], folder / "out")
+    assert continued.done_before == done > 0
+    assert continued.done_now == whole.done_now - done
     assert continued.dataset_sha256 == whole.dataset_sha256
     assert verify(continued) > 0
 

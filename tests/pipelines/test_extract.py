@@ -88,6 +88,27 @@ def test_a_page_that_takes_for_ever_is_refused_after_the_deadline(tmp_path: Path
         assert parser.parse("after").text == "text of after"
 
 
+def test_memory_that_earlier_pages_filled_is_not_charged_to_the_next(tmp_path: Path) -> None:
+    script = tmp_path / "leaking_parser.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            from pipelines import parser_child
+            kept = []
+            def extract(html, options):
+                kept.append(bytearray(300 << 20))
+                return "text"
+            parser_child.EXTRACTORS = (("trafilatura", extract),)
+            parser_child.main()
+            """
+        )
+    )
+    extract = Extract(engine="trafilatura", limits=Limits(memory_bytes=1 << 30))
+    with Parser(extract, None, None, command=[sys.executable, str(script)]) as parser:
+        assert [parser.parse("page").refused for _ in range(6)] == [None] * 6
+        assert parser.restarts > 0
+
+
 def test_a_page_larger_than_the_pipe_is_parsed(tmp_path: Path) -> None:
     with broken(tmp_path, Limits()) as parser:
         assert parser.parse("x" * (8 << 20)).text == "text of " + "x" * 20

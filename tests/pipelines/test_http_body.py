@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import time
 import zlib
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import zstandard
 
 from pipelines.http_body import Payload, TooLarge, dechunked, http_message, payload
 from pipelines.media_type import media_type_of
+from pipelines.read import _charset
 
 HTML = b"<html><body>" + b"".join(b"<p>%d %s" % (n, random.Random(n).randbytes(9).hex().encode()) for n in range(900))
 
@@ -162,3 +164,22 @@ def test_a_body_beyond_the_limit_is_refused_whatever_its_ratio() -> None:
 )
 def test_the_media_type_is_told_by_the_bytes_first(header: str | None, body: bytes, expected: str) -> None:
     assert media_type_of(header, body) == expected
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"HTTP/" + b"1" * 400_000,
+        b"HTTP/1.1 200 OK\r\n" + b" " * 400_000,
+        b"HTTP/1.1 200 OK\r\n" + b"\r" * 400_000,
+        b"HTTP/1.1 200 OK\r\nA" + b" " * 400_000,
+        b"HTTP/1.1 200 OK\r\nA: b" + b"\r\n c" * 100_000,
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=" + b" " * 200_000 + b"\r\n\r\nx",
+    ],
+)
+def test_a_hostile_header_takes_no_quadratic_time(block: bytes) -> None:
+    started = time.process_time()
+    message = http_message(block)
+    if message is not None:
+        assert _charset(message.headers.get("content-type")) is None
+    assert time.process_time() - started < 1.0

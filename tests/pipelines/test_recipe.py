@@ -53,6 +53,10 @@ def changed(old: str, new: str) -> str:
             "a gate needs",
         ),
         (changed("  - language: {keep: [en]}\n", "  - language: {}\n  - language: {}\n"), "language stands 2 times"),
+        (GOOD + "  - url: {}\n", "put them before rules and edit"),
+        (changed("low: 40", "low: .nan"), "finite number"),
+        (GOOD + "read: {statuses: [[200]]}\n", "read.statuses.0"),
+        (GOOD + "read: {record_types: [respnse]}\n", "read.record_types.0"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
@@ -110,6 +114,14 @@ def test_the_hash_is_of_what_bears_on_the_output_and_of_nothing_else() -> None:
     assert renamed.sha256 == recipe.sha256
     said["steps"][2]["language"]["above"] = 0.6
     assert Recipe.model_validate(said).sha256 != recipe.sha256
+
+
+def test_bounds_that_differ_in_the_last_digit_are_another_recipe() -> None:
+    hashes = {
+        parse_recipe(changed("low: 40", f"low: {low}"), where="a").sha256
+        for low in ("0.1234561", "0.1234562", "1000000", "1000001")
+    }
+    assert len(hashes) == 4
 
 
 def test_the_extractors_version_is_part_of_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,3 +115,12 @@ def test_a_chunk_of_many_thousand_characters_takes_no_quadratic_time(unit: str) 
     started = time.process_time()
     splitter.words([unit * (20_000 // len(unit))])
     assert time.process_time() - started < 8
+
+
+@pytest.mark.skipif(not PUNKT_FOLDER.is_dir(), reason="the Punkt files are not here; `make resources` puts them there")
+def test_a_dot_leader_takes_punkt_no_quadratic_time() -> None:
+    splitter = punkt_english()
+    started = time.process_time()
+    splitter.words([" ." * 50_000])
+    splitter.sentences([". " * 50_000])
+    assert time.process_time() - started < 5
