@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +22,20 @@ import pytest
 from filters.errors import InputChanged, OutputError, QuarantineBudgetExceeded, RecipeError, VerifyFailed
 from infra.commands import retry_quarantined, run_recipe
 from infra.commit import Manifest, committed
+from infra.demo_pages import DemoPage, hostile_pages
 from infra.look import explain, funnel_rows, rows_of
 from infra.plan import make_plan
 from infra.run import Finished, locked, read_run, run_plan
 from infra.runner import InProcess
 from infra.verify import collect, verify
 from infra.work import Report, Task, perform
-from pipelines.process import TaskOptions
-from pipelines.recipe import Recipe, load_recipe
+from pipelines.decide import Decider
+from pipelines.extract import Parser
+from pipelines.process import TaskOptions, process
+from pipelines.recipe import Extract, Recipe, load_recipe
+from pipelines.record import Slice
 from pipelines.schema import DATASET
+from pipelines.sources import cut, find_sources
 
 RESILIPARSE = load_recipe("fineweb-resiliparse")
 
@@ -220,24 +227,80 @@ def test_the_funnel_ends_at_what_was_kept(small_crawl: Path, tmp_path: Path) -> 
     assert rows[-1].count == rows[-1].left == made.accounts.kept
 
 
-def hostile_bodies() -> dict[str, bytes]:
-    return {
-        "nesting": b"<html><body>" + b"<div>" * 100_000 + b"deep",
-        "attributes": b"<html><body><p " + b" ".join(b"a%d=1" % n for n in range(100_000)) + b">x",
-        "elements": b"<html><body><table>" + b"<tr><td>cell" * 100_000,
-    }
+HOSTILE = {
+    "deep_divs": "nesting",
+    "many_attributes": "attributes",
+    "long_table": "elements",
+    "body_bomb": "body_bytes",
+}
 
 
-def test_hostile_pages_are_quarantined_by_name_and_their_neighbours_kept(
+def hostile_record(number: int, page: DemoPage) -> bytes:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in page.headers)
+    http = f"HTTP/1.1 200 OK\r\n{headers}\r\n".encode() + page.body
+    head = (
+        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-{number:012d}>\r\n"
+        f"WARC-Target-URI: {page.url}\r\nContent-Length: {len(http)}\r\n\r\n"
+    )
+    return gzip.compress(head.encode() + http + b"\r\n\r\n", 1, mtime=0)
+
+
+def bombed_member(number: int) -> bytes:
+    """A record of 300 MiB of zeros whose own gzip member has some 300 kB."""
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>"
+    head = (
+        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-{number:012d}>\r\n"
+        f"WARC-Target-URI: https://bomb.example/\r\nContent-Length: {len(http) + (300 << 20)}\r\n\r\n"
+    )
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    pieces = [packer.compress(head.encode() + http), *(packer.compress(bytes(1 << 20)) for _ in range(300))]
+    return b"".join([*pieces, packer.compress(b"\r\n\r\n"), packer.flush()])
+
+
+def test_hostile_pages_are_quarantined_by_name_within_the_deadline_and_their_neighbours_kept(
     write_warc: Callable[[str, list[bytes]], Path], make_page: Callable[..., str], tmp_path: Path
 ) -> None:
-    bodies = [make_page(1).encode()]
-    for number, body in enumerate(hostile_bodies().values(), 2):
-        bodies += [body, make_page(number).encode()]
-    made = run([write_warc("hostile.warc.gz", bodies)], tmp_path / "out")
-    assert made.accounts.quarantined == dict.fromkeys(hostile_bodies(), 1)
-    assert made.accounts.kept == 4
+    pages = hostile_pages()
+    records = [hostile_record(100 + number, pages[name]) for number, name in enumerate(HOSTILE)] + [bombed_member(99)]
+    neighbours = write_warc("good.warc.gz", [make_page(number).encode() for number in range(len(records) + 1)])
+    good = [neighbours.read_bytes()[one.start : one.end] for (one,) in cut(find_sources([str(neighbours)]), 1)]
+    mixed = tmp_path / "hostile.warc.gz"
+    mixed.write_bytes(good[0] + b"".join(bad + next_good for bad, next_good in zip(records, good[1:], strict=True)))
+    started = time.monotonic()
+    made = run([mixed], tmp_path / "out", recipe=load_recipe("fineweb"), task_bytes=1 << 30)
+    assert time.monotonic() - started < 60
+    found = {row["url"].rsplit("/", 1)[-1] or "member_bomb": row["reason"] for row in rows_of(made, "quarantined")}
+    assert found == {**HOSTILE, "member_bomb": "compression_ratio"}
+    assert made.accounts.kept == len(good)
     assert verify(made) > 0
+
+
+def test_a_page_that_kills_its_parser_is_quarantined_and_its_neighbours_kept(
+    write_warc: Callable[[str, list[bytes]], Path], make_page: Callable[..., str], tmp_path: Path
+) -> None:
+    script = tmp_path / "mortal_parser.py"
+    script.write_text(
+        "import os, signal\n"
+        "from pipelines import parser_child\n"
+        "def extract(html, options):\n"
+        "    if 'KILL' in html: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return parser_child.resiliparse_text(html, options)\n"
+        "parser_child.EXTRACTORS = (('resiliparse', extract),)\n"
+        "parser_child.main()\n"
+    )
+    path = write_warc("pages.warc.gz", [make_page(1).encode(), b"<html>KILL</html>", make_page(2).encode()])
+    step = RESILIPARSE.step(Extract)
+    assert isinstance(step, Extract)
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (source,) = find_sources([str(path)])
+    parser = Parser(step, None, None, command=[sys.executable, str(script)])
+    with Decider(RESILIPARSE, parser=parser) as decider:
+        whole = Slice(source=source, start=0, end=source.size)
+        accounts = process([whole], TaskOptions(recipe=RESILIPARSE), folder, decider=decider)
+    assert (accounts.kept, accounts.quarantined) == (2, {"parser_died": 1})
+    (row,) = pq.read_table(folder / "quarantined.parquet").to_pylist()
+    assert (row["url"], row["detail"]) == ("https://mill.example/1", "the parser ended with signal 11")
 
 
 def test_too_many_quarantined_documents_stop_the_run_before_it_packs(
