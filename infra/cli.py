@@ -403,11 +403,15 @@ def gc(
 @app.command()
 def recipes(
     show: Annotated[str | None, typer.Option(help="One recipe in full: steps, rules, bounds, citations.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of recipes, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the recipes, or show one with every rule, bound, citation and deviation from its original."""
-    from pipelines.recipe import ALIASES, load_recipe, recipe_names
+    from pipelines.recipe import ALIASES, Recipe, load_recipe, recipe_names
 
+    if schema:
+        data(Recipe.model_json_schema())
+        return
     if show is None:
         said = {name: load_recipe(name).says for name in recipe_names()}
         if as_json:

@@ -12,7 +12,7 @@ import pytest
 
 from filters import catalogue
 from infra.cli import app, main
-from pipelines.recipe import parse_recipe, recipe_names
+from pipelines.recipe import Recipe, parse_recipe, recipe_names
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -101,8 +101,7 @@ def test_every_benchmark_takes_the_two_flags_and_says_what_it_measures(
 
 
 def test_the_json_schema_of_recipes_is_published_and_is_that_of_the_code() -> None:
-    from pipelines.recipe import Recipe
-
+    """`gristmill recipes --schema > docs/recipe.schema.json` makes it anew."""
     stored = json.loads((ROOT / "docs" / "recipe.schema.json").read_text(encoding="utf-8"))
     assert stored == Recipe.model_json_schema()
 
