@@ -162,11 +162,22 @@ def test_a_sample_of_real_documents_is_decided_as_datatrove_decides() -> None:
     assert len(reasons_given) > 8, "the sample must meet many rules"
 
 
+def by_hash(texts: Iterator[str], characters: int) -> Iterator[str]:
+    """Texts in the order of their hashes, until they have so many characters together."""
+    for text in sorted(texts, key=lambda text: xxhash.xxh64_intdigest(text.encode("utf-8", "surrogatepass"))):
+        yield text
+        characters -= len(text)
+        if characters < 0:
+            return
+
+
 @pytest.mark.full
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["crawl", "languages", *CORPORA])
-def test_every_real_document_is_decided_as_datatrove_decides(name: str) -> None:
-    compared, found, chain = differences(sources()[name], Vocabulary(spacy_english(), max_chunks=50_000))
+def test_real_documents_are_decided_as_datatrove_decides(name: str) -> None:
+    """All of `crawl`; of the others what their hashes pick, for datatrove takes a minute for 4 million characters."""
+    texts = sources()[name] if name == "crawl" else by_hash(sources()[name], 4_000_000)
+    compared, found, chain = differences(texts, Vocabulary(spacy_english(), max_chunks=50_000))
     print(f"{name}: {compared} compared, {chain}")
     assert compared
     assert not found, f"{len(found)} of {compared} differ:\n" + "\n".join(found[:20])
