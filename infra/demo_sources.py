@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
@@ -184,8 +185,12 @@ class Installed:
 
 
 def installed() -> list[Installed]:
-    """Return the installed distributions but Gristmill itself, one of each name, sorted by name."""
-    by_name = {dist.name.lower(): dist for dist in distributions() if dist.name}
+    """Return the installed distributions but Gristmill itself, one of each name, sorted by name.
+
+    From the environment's own folders, not from sys.path: what a process imported (Ray adds a folder) must not count.
+    """
+    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    by_name = {dist.name.lower(): dist for dist in distributions(path=folders) if dist.name}
     return [
         Installed(
             name=name,

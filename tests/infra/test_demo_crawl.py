@@ -189,6 +189,14 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(crawl: DemoCrawl,
         assert path.read_bytes() == (tmp_path / path.parent.name / path.name).read_bytes(), path.name
 
 
+def test_what_is_on_the_path_by_chance_makes_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [one.name for one in installed()]
+    (tmp_path / "stray-1.0.dist-info").mkdir()
+    (tmp_path / "stray-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stray\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [one.name for one in installed()] == before
+
+
 def test_blocked_urls_and_no_others_hold_listed_words(crawl: DemoCrawl) -> None:
     assets = Path(str(distribution("datatrove").locate_file("datatrove/assets")))
     hard, soft, parts = (
