@@ -330,7 +330,7 @@ def test_a_retry_under_a_longer_deadline_brings_documents_in_at_their_place(
     bodies = [make_page(1), slow, make_page(3), "<div>" * 6_000, make_page(5)]
     path = write_warc("pages.warc.gz", [body.encode() for body in bodies])
     recipe = load_recipe("fineweb")
-    made = run([path], tmp_path / "out", recipe=with_limits(recipe, deadline_seconds=0.15))
+    made = run([path], tmp_path / "out", recipe=with_limits(recipe, deadline_seconds=0.4))
     assert made.accounts.quarantined == {"deadline": 1, "nesting": 1}
     retried = retry_quarantined(
         tmp_path / "out", deadline_seconds=60.0, memory_bytes=4 << 30, runner="inprocess", workers=None, quiet=True
@@ -340,7 +340,7 @@ def test_a_retry_under_a_longer_deadline_brings_documents_in_at_their_place(
     assert retried.accounts.as_json() == patient.accounts.as_json()
     assert retried.dataset_sha256 == patient.dataset_sha256
     assert verify(retried) > 0
-    again = run([path], tmp_path / "out", recipe=with_limits(recipe, deadline_seconds=0.15))
+    again = run([path], tmp_path / "out", recipe=with_limits(recipe, deadline_seconds=0.4))
     assert (again.done_now, again.dataset_sha256) == (0, patient.dataset_sha256)
 
 
