@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError
 from filters.rule import Rule
+from infra.terminal import data, from_here, print_documents, print_rules, table, visible
 
 app = typer.Typer(
     name="gristmill",
@@ -78,30 +77,10 @@ def main() -> None:
 
 def fail(error: GristmillError, code: int) -> None:
     """Print an error for a person and exit."""
-    from infra.look import visible
-
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         Text("error: ", style="bold red"), Text(visible(str(error)))
     )
     raise SystemExit(code)
-
-
-def data(value: Any) -> None:
-    """Print one JSON object."""
-    # Text comes from crawled pages: on a terminal nothing but ASCII is safe to print as it is.
-    print(json.dumps(value, indent=1, ensure_ascii=sys.stdout.isatty()))
-
-
-def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table; `columns` are (title, "left" or "right")."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in columns:
-        shown.add_column(
-            title, justify="right" if justify == "right" else "left", overflow="fold", no_wrap=shown.columns == []
-        )
-    for row in rows:
-        shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    Console(highlight=False).print(shown)
 
 
 def byte_count(text: str) -> int:
@@ -186,14 +165,6 @@ def report_run(made: Any, *, as_json: bool) -> None:
     print(f"          {me} verify {out}")
 
 
-def from_here(path: Path) -> str:
-    """The path as one would type it from the present folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def show_funnel(made: Any) -> None:
     """Print the funnel."""
     from infra.look import funnel_rows
@@ -269,23 +240,6 @@ def show(
         print_documents(rows)
 
 
-def print_documents(rows: list[dict[str, Any]]) -> None:
-    """Print rows with a rule between them, and a word where there is none."""
-    from infra.look import visible
-
-    console = Console(highlight=False)
-    for row in rows:
-        text = row.pop("text", None)
-        console.rule(style="dim")
-        for name, value in row.items():
-            if value not in (None, ""):
-                console.print(Text(f"{name}: ", style="bold"), Text(visible(str(value))), sep="", soft_wrap=True)
-        if text is not None:
-            console.print(Text("\n" + visible(text)), soft_wrap=True)
-    if not rows:
-        console.print("nothing here")
-
-
 @app.command()
 def verify(out: Out, as_json: Json = False) -> None:
     """Check a finished run: every file's bytes, every account, the ledger counted row by row."""
@@ -309,7 +263,6 @@ def explain(
 ) -> None:
     """Why did this document go where it went? Its record, and every rule with its value, bounds and verdict."""
     from infra.look import explain as explained
-    from infra.look import visible
     from infra.run import read_run
 
     found = explained(read_run(out), document)
@@ -435,14 +388,6 @@ def recipes(
         print(f"{number}. {name}: {json.dumps(value)}")
     print("\nRules, in order; the first that fails is the reason:")
     print_rules(recipe.rules)
-
-
-def print_rules(shown: Iterable[Rule]) -> None:
-    """Print rules as a table."""
-    table(
-        [("rule", "left"), ("keeps", "left"), ("signal", "left"), ("source", "left")],
-        [(rule.name, rule.bounds, rule.signal.says, f"{rule.paper.where} <{rule.paper.url}>") for rule in shown],
-    )
 
 
 @app.command()

@@ -4,7 +4,6 @@ went.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,20 +134,6 @@ def slices_of(out: Path, task: str) -> tuple[Slice, ...]:
     return tuple(
         Slice(source=Source(**one["source"]), start=one["start"], end=one["end"])
         for one in read_manifest(out, PROCESS, task).says["slices"]
-    )
-
-
-# Terminal control must not reach a terminal from a crawled page; neither must what reverses or hides text.
-HIDDEN = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
-
-
-def visible(text: str) -> str:
-    """The text with control characters, but line breaks and tabs, and bidirectional or invisible ones as `\\u{...}`."""
-    return "".join(
-        f"\\u{{{ord(char):x}}}"
-        if (ord(char) in HIDDEN or (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"))
-        else char
-        for char in text
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli import app, byte_count, main
-from infra.look import visible
+from infra.terminal import visible
 
 
 def gristmill(*arguments: str) -> subprocess.CompletedProcess[str]:
