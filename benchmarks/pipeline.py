@@ -10,8 +10,8 @@ parity        fineweb@datatrove-0.10, on pages of part-*
 gated         fineweb-gated, on 450 pages of part-* and 550 of languages
 resiliparse   fineweb-resiliparse, on pages of part-*
 
-The vocabulary has seen 200 other pages. It goes on learning under the clock, so `--quick`, with its few pages, shows the
-resiliparse profile slower than it is: most of its time goes into words never met before.
+The vocabulary has seen 200 other pages. It goes on learning under the clock, so `--quick`, with its few pages, shows
+the resiliparse profile slower than it is: most of its time goes into words never met before.
 
 Agreement is the share of documents that both sides keep or both drop.
 """
