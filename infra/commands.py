@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from filters.errors import InputError, RecipeError
-from infra.commit import committed, read_manifest
+from infra.commit import read_manifest
 from infra.demo_crawl import build_demo_crawl
 from infra.look import rows_of, slices_of
 from infra.plan import TASK_BYTES, Plan, make_plan
 from infra.progress import Progress, clock_time
-from infra.run import Finished, TaskOutcome, locked, outcomes, read_run, run_plan
+from infra.run import Finished, TaskOutcome, finish_stage, locked, outcomes, read_run, run_plan
 from infra.runner import InProcess, Runner
 from infra.work import CUT, CutTask, ProcessTask, RetryTask, Task
 from pipelines.accounts import Accounts
@@ -102,12 +102,8 @@ def cut_starts(
 ) -> dict[str, list[int]]:
     """Where each of these files may be cut, by path: a stage of its own, committed as any other."""
     tasks = [CutTask(out=out, source=source, task_bytes=task_bytes) for source in large]
-    before = committed(out, CUT)
-    todo = [task for task in tasks if task.id not in before]
     if tasks:
-        progress.stage(CUT, len(tasks), len(tasks) - len(todo))
-    for manifest in runner.run(todo, progress.report):
-        progress.report(manifest.task, manifest.accounts)
+        finish_stage(out, CUT, tasks, runner, report=progress.report, on_stage=progress.stage)
     return {task.source.path: read_manifest(out, CUT, task.id).says["starts"] for task in tasks}
 
 
@@ -239,14 +235,13 @@ def retry_quarantined(
     out = out.absolute()
     made = read_run(out)
     options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
-    tasks: list[Task] = [task for one in outcomes(made) if (task := retry_task(out, one, options)) is not None]
+    found = list(outcomes(made))
+    tasks: list[Task] = [task for one in found if (task := retry_task(out, one, options)) is not None]
     with Progress(sys.stderr, quiet=quiet) as progress, locked(out), make_runner(runner, workers) as started:
         progress.stage("retry", len(tasks), 0)
         for manifest in started.run(tasks, progress.report):
             progress.report(manifest.task, manifest.accounts)
-        processed = [
-            ProcessTask(out=out, slices=slices_of(out, one.task), options=made.options) for one in outcomes(made)
-        ]
+        processed = [ProcessTask(out=out, slices=slices_of(out, one.task), options=made.options) for one in found]
         planned = Plan(sources=(), tasks=tuple(processed))
         return run_plan(
             planned,

@@ -67,11 +67,7 @@ def run_plan(
     `on_stage` is told a stage's name, its tasks, and how many of them were done before. Raises QuarantineBudgetExceeded
     before packing where too many documents were quarantined, the first error of a task, and OutputError.
     """
-    before = committed(out, PROCESS)
-    todo = [task for task in plan.tasks if task.id not in before]
-    on_stage(PROCESS, len(plan.tasks), len(plan.tasks) - len(todo))
-    for manifest in runner.run(todo, report):
-        report(manifest.task, manifest.accounts)
+    done_now = finish_stage(out, PROCESS, plan.tasks, runner, report=report, on_stage=on_stage)
     processed = [task_outcome(out, task.id) for task in plan.tasks]
     accounts = total(one.accounts for one in processed).checked("the run")
     if (excess := over_budget(accounts)) and not allow_quarantined:
@@ -91,10 +87,28 @@ def run_plan(
             files=files,
             dataset_sha256=dataset_sha256((Path(entry.path).name, entry.sha256) for entry in files["dataset"]),
             rollup=rollup,
-            done_now=len(todo),
-            done_before=len(plan.tasks) - len(todo),
+            done_now=done_now,
+            done_before=len(plan.tasks) - done_now,
         )
     )
+
+
+def finish_stage(
+    out: Path,
+    stage: str,
+    tasks: Sequence[Task],
+    runner: Runner,
+    *,
+    report: Report,
+    on_stage: Callable[[str, int, int], None],
+) -> int:
+    """Do the tasks of a stage that have no manifest, and return how many those were."""
+    before = committed(out, stage)
+    todo = [task for task in tasks if task.id not in before]
+    on_stage(stage, len(tasks), len(tasks) - len(todo))
+    for manifest in runner.run(todo, report):
+        report(manifest.task, manifest.accounts)
+    return len(todo)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +164,7 @@ def pack(
         *pack_tasks(out, "quarantined", processed, options.recipe.target_bytes, None),
         *pack_tasks(out, "losses", processed, options.recipe.target_bytes, None),
     ]
-    before = committed(out, PACK)
-    todo: list[Task] = [task for task in planned if task.id not in before]
-    on_stage(PACK, len(planned), len(planned) - len(todo))
-    for manifest in runner.run(todo, report):
-        report(manifest.task, Accounts())
+    finish_stage(out, PACK, planned, runner, report=report, on_stage=on_stage)
     files: dict[str, tuple[FileEntry, ...]] = {kind: () for kind in SCHEMAS}
     for task in planned:
         (entry,) = read_manifest(out, PACK, task.id).files.values()

@@ -108,19 +108,20 @@ class Parser:
     def _parse(self, body: bytes, despite_gate: bool) -> Extracted:
         child = self._started()
         deadline = Deadline(child.pid, self.limits.deadline_seconds)
+        answered = False
         try:
             self._send(child, REQUEST.pack(len(body), despite_gate) + body, deadline)
             status, wanted, length = ANSWER.unpack(self._receive(child, ANSWER.size, deadline))
             text = self._receive(child, length, deadline).decode("utf-8")
+            answered = True
         except TimeoutError:
-            self.close()
             detail = f"no text within {self.limits.deadline_seconds:g} CPU seconds"
             return Extracted(refused="deadline", detail=detail, timing_dependent=True)
         except (EOFError, BrokenPipeError):
             return self._died(child)
-        except BaseException:
-            self.close()  # an answer may be on its way: the next page must not get it
-            raise
+        finally:
+            if not answered:
+                self.close()  # whatever came between: an answer may be on its way, and the next page must not get it
         if status == FAILED:
             return Extracted(refused="parser_error", detail=text)
         return Extracted(text=text, gated=status == GATED, wanted=wanted)
@@ -132,7 +133,6 @@ class Parser:
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
-        self.close()
         if code == OUT_OF_MEMORY:
             detail = f"the parser needed more than memory_bytes = {self.limits.memory_bytes:,}"
             return Extracted(refused="parser_memory", detail=detail)
