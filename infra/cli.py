@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +37,7 @@ class RunnerName(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-Out = Annotated[Path, typer.Argument(help="The folder of a finished run.", show_default=False)]
+Out = Annotated[str, typer.Argument(help="The folder or URL of a finished run.", show_default=False)]
 RecipeName = Annotated[
     str, typer.Argument(help="A recipe's name (`gristmill recipes`) or a YAML file.", show_default=False)
 ]
@@ -48,7 +47,10 @@ Inputs = Annotated[
         "--input", "-i", help="A file, folder, glob, list of paths (*.paths.gz) or fsspec URL; may be repeated."
     ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="The output folder; what it has is kept and continued.")]
+OutOption = Annotated[
+    str,
+    typer.Option("--out", "-o", help="The output folder or URL (s3://, gs://, az://); what it has is continued."),
+]
 RunnerOption = Annotated[RunnerName, typer.Option("--runner", help="Where tasks run.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Tasks at a time [default: one a core].")]
 Limit = Annotated[
@@ -153,7 +155,7 @@ def report_run(made: Any, *, as_json: bool) -> None:
         return
     show_funnel(made)
     size = sum(entry.bytes for entry in made.files["dataset"])
-    out, me = from_here(made.out), from_here(Path(sys.argv[0])) if "/" in sys.argv[0] else "gristmill"
+    out, me = from_here(made.store.url), from_here(sys.argv[0]) if "/" in sys.argv[0] else "gristmill"
     print(f"\ndataset   {out}/dataset  {len(made.files['dataset'])} part(s), {size:,} bytes")
     print(f"          sha256 {made.dataset_sha256}")
     print(f"dropped   {out}/dropped  samples, each with its rule and value")
@@ -188,7 +190,7 @@ def show_funnel(made: Any) -> None:
 def plan(
     recipe: RecipeName,
     input: Inputs,
-    out: OutOption = Path("out"),
+    out: OutOption = "out",
     workers: Workers = None,
     limit: Limit = None,
     task_size: TaskSize = "256MiB",
@@ -212,8 +214,9 @@ def plan(
 def inspect(out: Out, as_json: Json = False) -> None:
     """The funnel of a finished run: what left, for what reason."""
     from infra.run import read_run
+    from infra.store import open_store
 
-    made = read_run(out)
+    made = read_run(open_store(out))
     if as_json:
         data(made.accounts.funnel())
     else:
@@ -232,8 +235,9 @@ def show(
     """Read documents. Control characters and hidden ones are made visible."""
     from infra.commands import shown_documents
     from infra.run import read_run
+    from infra.store import open_store
 
-    rows = shown_documents(read_run(out), dropped=dropped, quarantined=quarantined, skip=skip, count=count)
+    rows = shown_documents(read_run(open_store(out)), dropped=dropped, quarantined=quarantined, skip=skip, count=count)
     if as_json:
         data(rows)
     else:
@@ -244,9 +248,10 @@ def show(
 def verify(out: Out, as_json: Json = False) -> None:
     """Check a finished run: every file's bytes, every account, the ledger counted row by row."""
     from infra.run import read_run
+    from infra.store import open_store
     from infra.verify import verify as verified
 
-    made = read_run(out)
+    made = read_run(open_store(out))
     files = verified(made)
     if as_json:
         data({"ok": True, "files": files, "records": made.accounts.records, "dataset_sha256": made.dataset_sha256})
@@ -264,8 +269,9 @@ def explain(
     """Why did this document go where it went? Its record, and every rule with its value, bounds and verdict."""
     from infra.look import explain as explained
     from infra.run import read_run
+    from infra.store import open_store
 
-    found = explained(read_run(out), document)
+    found = explained(read_run(open_store(out)), document)
     if as_json:
         data([explanation_json(one) for one in found])
         return
@@ -339,18 +345,19 @@ def retry(
 
 @app.command()
 def gc(
-    out: Annotated[Path, typer.Argument(help="An output folder.", show_default=False)],
+    out: Annotated[str, typer.Argument(help="An output folder or URL.", show_default=False)],
     older_than: Annotated[float, typer.Option(min=0.0, help="Hours since its last change.")] = 24.0,
     as_json: Json = False,
 ) -> None:
     """Remove what failed attempts left behind: files that are old and that no manifest names."""
+    from infra.store import open_store
     from infra.verify import collect
 
-    collected = collect(out, older_than=older_than * 3600, now=time.time())
+    collected = collect(open_store(out), older_than=older_than * 3600)
     if as_json:
-        data({"attempts": collected.attempts, "bytes": collected.bytes})
+        data({"files": collected.files, "bytes": collected.bytes})
     else:
-        print(f"removed {collected.attempts} attempts, {collected.bytes:,} bytes")
+        print(f"removed {collected.files:,} files, {collected.bytes:,} bytes")
 
 
 @app.command()
@@ -430,7 +437,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    out: OutOption = Path("demo"),
+    out: OutOption = "demo",
     runner: RunnerOption = RunnerName.ray,
     workers: Workers = None,
     quiet: Quiet = False,
@@ -439,7 +446,7 @@ def demo(
     """Build a small crawl out of what is on this machine, and run `fineweb` on it. Needs no network."""
     from infra.commands import run_demo
 
-    made = run_demo(out, runner=runner.value, workers=workers, quiet=quiet)
+    made = run_demo(Path(out), runner=runner.value, workers=workers, quiet=quiet)
     report_run(made, as_json=as_json)
 
 

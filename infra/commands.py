@@ -11,17 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from filters.errors import InputError, RecipeError
-from infra.commit import read_manifest
 from infra.demo_crawl import build_demo_crawl
 from infra.look import rows_of, slices_of
 from infra.plan import TASK_BYTES, Plan, make_plan
 from infra.progress import Progress, clock_time
-from infra.run import Finished, TaskOutcome, finish_stage, locked, outcomes, read_run, run_plan
+from infra.rollup import TaskOutcome, with_retries
+from infra.run import Finished, finish_stage, pack_and_publish, read_run, run_plan
 from infra.runner import InProcess, Runner
-from infra.work import CUT, CutTask, ProcessTask, RetryTask, Task
+from infra.store import Store, open_store
+from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
 from pipelines.langid import labels
@@ -29,7 +28,7 @@ from pipelines.process import TaskOptions
 from pipelines.read import read_slice
 from pipelines.recipe import Language, Recipe, known, load_recipe
 from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
-from pipelines.schema import ORDER
+from pipelines.schema import ORDER, read_table
 from pipelines.sources import cut
 from pipelines.yaml_data import nearest
 
@@ -58,9 +57,11 @@ def check_languages(recipe: Recipe) -> None:
 def run_recipe(
     recipe: Recipe,
     inputs: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     runner: str = "ray",
+    address: str | None = None,
+    allow_unauthenticated: bool = False,
     workers: int | None = None,
     limit: int | None = None,
     dump: str | None = None,
@@ -69,26 +70,35 @@ def run_recipe(
     allow_quarantined: bool = False,
     quiet: bool = False,
     relative_to: Path | None = None,
+    anonymous: bool = False,
+    take_over: bool = False,
 ) -> Finished:
-    """Plan and run; what `out` has from before is kept. Raises the errors of `run_plan`."""
-    out = out.absolute()
+    """Plan and run; what `out`, a folder or a URL, has from before is kept. Raises the errors of `run_plan`."""
+    store = open_store(out)
+    if store.url.startswith("memory://") and runner != "inprocess":
+        raise InputError(f"{store.url}: memory is not shared by workers. Use --runner inprocess.")
     options = TaskOptions(recipe=recipe, dump=dump, dropped_samples=dropped_samples)
     check_languages(recipe)
-    with Progress(sys.stderr, quiet=quiet) as progress, locked(out), make_runner(runner, workers) as started:
+    with (
+        Progress(sys.stderr, quiet=quiet) as progress,
+        store.locked(take_over=take_over),
+        make_runner(runner, workers) as started,
+    ):
         planned = make_plan(
             inputs,
-            out,
+            store,
             options,
             task_bytes=task_bytes,
             limit=limit,
             relative_to=relative_to,
-            starts=lambda large: cut_starts(large, out, task_bytes, started, progress),
+            anonymous=anonymous,
+            starts=lambda large: cut_starts(large, store, task_bytes, started, progress),
         )
         progress.expect(planned.input_bytes)
-        progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {out}")
+        progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {store.url}")
         return run_plan(
             planned,
-            out,
+            store,
             options,
             started,
             report=progress.report,
@@ -98,13 +108,14 @@ def run_recipe(
 
 
 def cut_starts(
-    large: Sequence[Source], out: Path, task_bytes: int, runner: Runner, progress: Progress
+    large: Sequence[Source], store: Store, task_bytes: int, runner: Runner, progress: Progress
 ) -> dict[str, list[int]]:
     """Where each of these files may be cut, by path: a stage of its own, committed as any other."""
-    tasks = [CutTask(out=out, source=source, task_bytes=task_bytes) for source in large]
-    if tasks:
-        finish_stage(out, CUT, tasks, runner, report=progress.report, on_stage=progress.stage)
-    return {task.source.path: read_manifest(out, CUT, task.id).says["starts"] for task in tasks}
+    tasks = [CutTask(store=store, source=source, task_bytes=task_bytes) for source in large]
+    if not tasks:
+        return {}
+    made = finish_stage(store, CUT, tasks, len(tasks), runner, report=progress.report, on_stage=progress.stage)
+    return {task.source.path: made[task.id].says["starts"] for task in tasks}
 
 
 def run_demo(out: Path, *, runner: str, workers: int | None, quiet: bool) -> Finished:
@@ -127,17 +138,19 @@ def run_demo(out: Path, *, runner: str, workers: int | None, quiet: bool) -> Fin
 def estimate(
     recipe: Recipe,
     inputs: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     workers: int | None,
     limit: int | None,
     task_bytes: int,
     pages: int,
+    anonymous: bool = False,
 ) -> dict[str, Any]:
     """Plan, try the recipe on about `pages` pages spread over the input, and scale up. Writes nothing."""
     options = TaskOptions(recipe=recipe)
     # Walking large files to cut them is work of the run: here every file is one slice, and tasks are counted by bytes.
-    planned = make_plan(inputs, out.absolute(), options, task_bytes=1 << 62, limit=limit)
+    store = open_store(out)
+    planned = make_plan(inputs, store, options, task_bytes=1 << 62, limit=limit, anonymous=anonymous)
     slices = [one for task in planned.tasks for one in task.slices]
     chosen = slices[:: max(1, len(slices) // SAMPLED_SLICES)][:SAMPLED_SLICES]
     each = -(-pages // max(1, len(chosen)))
@@ -221,7 +234,7 @@ def shown_documents(
         try:
             known(str(dropped), [rule.name for rule in made.recipe.rules], "rule of this run")
         except ValueError as error:
-            raise InputError(f"{error}. `gristmill inspect {made.out}` lists what dropped documents.") from error
+            raise InputError(f"{error}. `gristmill inspect {made.store.url}` lists what dropped documents.") from error
     kind = "quarantined" if quarantined else "dataset" if dropped is None else "dropped"
     rows = rows_of(made, kind, rule=None if dropped == "all" else dropped)
     shown = list(islice(rows, skip, skip + count))
@@ -229,23 +242,24 @@ def shown_documents(
 
 
 def retry_quarantined(
-    out: Path, *, deadline_seconds: float, memory_bytes: int, runner: str, workers: int | None, quiet: bool
+    out: str | Path, *, deadline_seconds: float, memory_bytes: int, runner: str, workers: int | None, quiet: bool
 ) -> Finished:
     """Decide the quarantined documents of a run again under these limits, and pack and publish anew."""
-    out = out.absolute()
-    made = read_run(out)
+    store = open_store(out)
+    made = read_run(store)
     options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
-    found = list(outcomes(made))
-    tasks: list[Task] = [task for one in found if (task := retry_task(out, one, options)) is not None]
-    with Progress(sys.stderr, quiet=quiet) as progress, locked(out), make_runner(runner, workers) as started:
-        progress.stage("retry", len(tasks), 0)
+    tasks = [task for one in made.outcomes if (task := retry_task(store, one, options)) is not None]
+    with (
+        Progress(sys.stderr, quiet=quiet) as progress,
+        store.locked(take_over=False),
+        make_runner(runner, workers) as started,
+    ):
+        progress.stage(RETRY, len(tasks), 0)
         for manifest in started.run(tasks, progress.report):
             progress.report(manifest.task, manifest.accounts)
-        processed = [ProcessTask(out=out, slices=slices_of(out, one.task), options=made.options) for one in found]
-        planned = Plan(sources=(), tasks=tuple(processed))
-        return run_plan(
-            planned,
-            out,
+        return pack_and_publish(
+            store,
+            with_retries(store, made.rollup),
             made.options,
             started,
             report=progress.report,
@@ -264,18 +278,18 @@ def widened(recipe: Recipe, deadline_seconds: float, memory_bytes: int) -> Recip
     return Recipe.model_validate(said)
 
 
-def retry_task(out: Path, outcome: TaskOutcome, options: TaskOptions) -> RetryTask | None:
+def retry_task(store: Store, outcome: TaskOutcome, options: TaskOptions) -> RetryTask | None:
     """The task that decides the quarantined documents of a process task again, or None where it has none."""
-    rows = pq.read_table(out / outcome.quarantined.path, columns=ORDER, partitioning=None).to_pylist()
+    rows = read_table(file_of(store, outcome.quarantined), columns=ORDER).to_pylist()
     if not rows:
         return None
     return RetryTask(
-        out=out,
+        store=store,
         of=outcome.task,
         level=len(outcome.retries) + 1,
-        slices=slices_of(out, outcome.task),
+        slices=slices_of(store, outcome.task),
         options=options,
         positions=tuple((row["file_path"], Position(offset=row["offset"], inner=row["inner"])) for row in rows),
-        documents=out / outcome.documents.path,
-        quarantined=out / outcome.quarantined.path,
+        documents=outcome.documents,
+        quarantined=outcome.quarantined,
     )

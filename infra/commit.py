@@ -7,19 +7,21 @@ manifest holds a quarantine by deadline, which depends on the machine.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import uuid
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filters.errors import CommitConflict, OutputError, VerifyFailed
+from filters.errors import CommitConflict, VerifyFailed
+from infra.failpoints import failpoint
+from infra.store import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
-
-ATTEMPTS, MANIFESTS, CONFLICTS = Path("_work/attempts"), Path("_work/manifests"), Path("_work/conflicts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,82 +82,78 @@ class Manifest:
         return {"files": hashes, "accounts": self.accounts.as_json()}
 
 
-def manifest_path(out: Path, stage: str, task: str) -> Path:
+def manifest_name(stage: str, task: str) -> str:
     """Where the manifest of a task lies, or would lie."""
-    return out / MANIFESTS / stage / f"{task}.json"
+    return f"{MANIFESTS}/{stage}/{task}.json"
 
 
-def new_attempt(out: Path, task: str) -> Path:
-    """Make and return a folder that no other attempt uses."""
-    folder = out / ATTEMPTS / task / uuid.uuid4().hex
-    folder.mkdir(parents=True)
-    return folder
+def file_entry(store: Store, attempt: Attempt, path: Path, rows: int) -> FileEntry:
+    """The entry of a file that was written whole; its bytes are in the store before this returns."""
+    sha256, size = file_sha256(path), path.stat().st_size
+    return FileEntry(path=store.keep(attempt, path), sha256=sha256, bytes=size, rows=rows)
 
 
-def file_entry(out: Path, path: Path, rows: int) -> FileEntry:
-    """The entry of a file that was written whole; its bytes reach the disk before this returns."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return FileEntry(path=str(path.relative_to(out)), sha256=file_sha256(path), bytes=path.stat().st_size, rows=rows)
-
-
-def create_if_absent(path: Path, data: bytes) -> bool:
-    """Create `path` holding `data`, whole or not at all; return False and change nothing where it exists.
-
-    A temporary file is linked to the name: link(2) fails where the name exists, on every local file system and on NFS.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(partial, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be created ({error}). Free space, or choose another --out.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return True
-
-
-def commit(out: Path, manifest: Manifest) -> Manifest:
+def commit(store: Store, manifest: Manifest) -> Manifest:
     """Put the manifest if absent and return the one that is in force.
 
     Raises CommitConflict where another attempt of the task made something else.
     """
-    path = manifest_path(out, manifest.stage, manifest.task)
-    if create_if_absent(path, manifest.encoded()):
+    name = manifest_name(manifest.stage, manifest.task)
+    failpoint("attempt.stored")
+    if store.create(name, manifest.encoded()):
         return manifest
-    winner = Manifest.decoded(path.read_bytes())
+    winner = Manifest.decoded(store.read(name))
     if winner.outcome == manifest.outcome:
         return winner
-    create_if_absent(out / CONFLICTS / f"{manifest.task}-{uuid.uuid4().hex}.json", manifest.encoded())
+    store.create(f"{CONFLICTS}/{manifest.task}-{uuid.uuid4().hex}.json", manifest.encoded())
     if not (winner.timing_dependent or manifest.timing_dependent):
         raise CommitConflict(
             f"{manifest.stage} task {manifest.task}: two attempts made different output. The first stays; "
-            f"compare {path} with {[entry.path for entry in manifest.files.values()]}."
+            f"compare {store.url}/{name} with {[entry.path for entry in manifest.files.values()]}."
         )
     return winner
 
 
-def committed(out: Path, stage: str) -> set[str]:
-    """Ids of the tasks of a stage that have a manifest, by one listing."""
-    folder = out / MANIFESTS / stage
-    return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
+def committed(store: Store, stage: str) -> set[str]:
+    """Ids of the tasks of a stage that have a manifest, by one listing. A stage within it reads `level/task`."""
+    folder = f"{MANIFESTS}/{stage}"
+    return {
+        one.name.removeprefix(f"{folder}/").removesuffix(".json")
+        for one in store.listed(folder)
+        if one.name.endswith(".json")
+    }
 
 
-def read_manifest(out: Path, stage: str, task: str) -> Manifest:
+def read_manifest(store: Store, stage: str, task: str) -> Manifest:
     """The manifest of a task that is committed."""
-    return Manifest.decoded(manifest_path(out, stage, task).read_bytes())
+    return Manifest.decoded(store.read(manifest_name(stage, task)))
 
 
-def check_file(out: Path, entry: FileEntry) -> None:
+def read_manifests(store: Store, stage: str, tasks: Iterable[str]) -> Iterator[Manifest]:
+    """The manifests of committed tasks, in order, some requests ahead."""
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        waiting: deque[Future[Manifest]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(read_manifest, store, stage, task))
+            if len(waiting) > 4 * REQUESTS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def check_file(store: Store, entry: FileEntry) -> None:
     """Raise VerifyFailed where a file is absent or not what its entry says."""
-    path = out / entry.path
-    if not path.is_file():
-        raise VerifyFailed(f"{path} is gone. Run the same command again into an empty folder, or restore the file.")
-    if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
-        raise VerifyFailed(f"{path} is not what was committed (sha256). Restore it, or run into an empty folder.")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with store.open(entry.path, entry.bytes) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        raise VerifyFailed(
+            f"{store.url}/{entry.path} is gone. Run the same command again into an empty folder, or restore the file."
+        ) from None
+    if size != entry.bytes or digest.hexdigest() != entry.sha256:
+        raise VerifyFailed(
+            f"{store.url}/{entry.path} is not what was committed (sha256). Restore it, or run into an empty folder."
+        )

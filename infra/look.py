@@ -6,20 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from filters.errors import InputError, NoSuchDocument
 from filters.rule import Rule
-from infra.commit import read_manifest
-from infra.run import Finished, TaskOutcome, outcomes
-from infra.work import PROCESS
+from infra.commit import FileEntry, read_manifest
+from infra.rollup import TaskOutcome
+from infra.run import Finished
+from infra.store import Store
+from infra.work import PROCESS, file_of
 from pipelines.decide import Decider, Decisions
 from pipelines.read import read_at
 from pipelines.record import Page, Position, Slice, Source
+from pipelines.schema import read_table
 from pipelines.sources import current_version
 
 
@@ -55,10 +58,25 @@ def funnel_rows(made: Finished) -> list[FunnelRow]:
 
 def rows_of(made: Finished, kind: str, *, rule: str | None = None) -> Iterator[dict[str, Any]]:
     """Rows of `dataset`, `dropped` or `quarantined`, in order; of one rule's drops where `rule` is given."""
-    paths = [str(made.out / entry.path) for entry in made.files[kind]]
-    condition = None if rule is None else ds.field("rule") == rule
-    for batch in ds.dataset(paths, format="parquet").to_batches(filter=condition, batch_size=64):
-        yield from batch.to_pylist()
+    condition = None if rule is None else pc.field("rule") == rule
+    for entry in made.files[kind]:
+        with made.store.open(entry.path, entry.bytes) as raw, pq.ParquetFile(raw) as file:
+            for batch in file.iter_batches(batch_size=64):
+                yield from (batch if condition is None else batch.filter(condition)).to_pylist()
+
+
+def parquet_rows(store: Store, entry: FileEntry) -> int:
+    """How many rows a stored Parquet file says that it has."""
+    with store.open(entry.path, entry.bytes) as raw:
+        rows: int = pq.read_metadata(raw).num_rows
+    return rows
+
+
+def columns_of(store: Store, entry: FileEntry, columns: list[str]) -> pl.DataFrame:
+    """These columns of a stored Parquet file."""
+    found = pl.from_arrow(read_table(file_of(store, entry), columns=columns))
+    assert isinstance(found, pl.DataFrame)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +96,14 @@ def explain(made: Finished, wanted: str) -> list[Explanation]:
     """
     found = []
     names = {wanted, f"<{wanted}>", f"<urn:uuid:{wanted}>"}
-    for outcome in outcomes(made):
-        table = ds.dataset(str(made.out / outcome.documents.path), format="parquet").to_table(
-            filter=ds.field("id").isin(sorted(names)) | (ds.field("url") == wanted)
-        )
-        found += [(outcome, row) for row in table.to_pylist()]
+    for outcome in made.outcomes:
+        table = read_table(file_of(made.store, outcome.documents))
+        wanted_rows = table.filter(pc.field("id").isin(sorted(names)) | (pc.field("url") == wanted))
+        found += [(outcome, row) for row in wanted_rows.to_pylist()]
     if not found:
         raise NoSuchDocument(
-            f"no document of {made.out} has the id or URL {wanted!r}. Records that are no documents (requests, images) "
-            "are only counted; ids are written like <urn:uuid:...>."
+            f"no document of {made.store.url} has the id or URL {wanted!r}. Records that are no documents (requests, "
+            "images) are only counted; ids are written like <urn:uuid:...>."
         )
     with Decider(made.recipe) as decider:
         return [explained(made, outcome, row, decider) for outcome, row in found]
@@ -94,7 +111,7 @@ def explain(made: Finished, wanted: str) -> list[Explanation]:
 
 def explained(made: Finished, outcome: TaskOutcome, row: dict[str, Any], decider: Decider) -> Explanation:
     """The explanation of one row of a task's documents."""
-    source = sources_of(made.out, outcome.task).get(row["file_path"])
+    source = sources_of(made.store, outcome.task).get(row["file_path"])
     row["key"] = row["key"].hex()
     note = ""
     if source is None:
@@ -124,21 +141,20 @@ def verdicts(made: Finished, decided: Decisions) -> tuple[tuple[Rule, float, boo
     )
 
 
-def sources_of(out: Path, task: str) -> dict[str, Source]:
+def sources_of(store: Store, task: str) -> dict[str, Source]:
     """The sources of a committed process task, by path."""
-    return {one.source.path: one.source for one in slices_of(out, task)}
+    return {one.source.path: one.source for one in slices_of(store, task)}
 
 
-def slices_of(out: Path, task: str) -> tuple[Slice, ...]:
+def slices_of(store: Store, task: str) -> tuple[Slice, ...]:
     """The slices of a committed process task."""
     return tuple(
         Slice(source=Source(**one["source"]), start=one["start"], end=one["end"])
-        for one in read_manifest(out, PROCESS, task).says["slices"]
+        for one in read_manifest(store, PROCESS, task).says["slices"]
     )
 
 
-def documents_outcomes(made: Finished) -> dict[tuple[str, str | None], int]:
-    """Documents by (outcome, reason), counted row by row from the stored ledger."""
-    paths = [made.out / outcome.documents.path for outcome in outcomes(made)]
-    counted = pl.scan_parquet(paths).group_by("outcome", "reason").len().collect(engine="streaming")
-    return {(outcome, reason): count for outcome, reason, count in counted.iter_rows()}
+def outcome_counts(store: Store, outcome: TaskOutcome) -> dict[tuple[str, str | None], int]:
+    """Documents of a task by (outcome, reason), counted row by row from the stored ledger."""
+    counted = columns_of(store, outcome.documents, ["outcome", "reason"]).group_by("outcome", "reason").len()
+    return {(found, reason): count for found, reason, count in counted.iter_rows()}

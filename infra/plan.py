@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filters.errors import InputError
+from infra.store import Store
 from infra.work import ProcessTask
 from pipelines.process import TaskOptions
 from pipelines.read import ReadOptions, read_slice
@@ -34,12 +35,13 @@ class Plan:
 
 def make_plan(
     inputs: Sequence[str],
-    out: Path,
+    store: Store,
     options: TaskOptions,
     *,
     task_bytes: int = TASK_BYTES,
     limit: int | None = None,
     relative_to: Path | None = None,
+    anonymous: bool = False,
     starts: Starts | None = None,
 ) -> Plan:
     """Return the plan for these inputs: with `limit`, for the first that many documents of them only.
@@ -48,8 +50,9 @@ def make_plan(
     InputError where nothing is found.
     """
     # What a run wrote is no input of it, not even where --out lies in an input folder.
-    ours = f"file://{out}/"
-    sources = [one for one in find_sources(inputs, relative_to=relative_to) if not one.url.startswith(ours)]
+    ours = (f"file://{store.url}/", f"{store.url}/")
+    found_sources = find_sources(inputs, relative_to=relative_to, **({"anonymous": True} if anonymous else {}))  # type: ignore
+    sources = [one for one in found_sources if not one.url.startswith(ours)]
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
     if starts is None:
@@ -59,7 +62,7 @@ def make_plan(
         cuts = cut(sources, task_bytes, lambda source: found[source.path])
     if limit is not None:
         cuts = limited(cuts, limit, options.recipe.read.options())
-    tasks = tuple(ProcessTask(out=out, slices=slices, options=options) for slices in cuts)
+    tasks = tuple(ProcessTask(store=store, slices=slices, options=options) for slices in cuts)
     return Plan(sources=tuple(sources), tasks=tasks)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -21,7 +21,7 @@ class Runner(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, tasks: Sequence[Task], report: Report) -> Iterator[Manifest]:
+    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[Manifest]:
         """Yield the manifest of each task as it is committed. Raises the first task's error after it cannot be done."""
         ...
 
@@ -39,7 +39,7 @@ class InProcess:
     ) -> None:
         release_decider()
 
-    def run(self, tasks: Sequence[Task], report: Report) -> Iterator[Manifest]:
+    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[Manifest]:
         """Yield manifests in the order of the tasks."""
         for task in tasks:
             yield perform(task, report)

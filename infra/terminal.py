@@ -70,9 +70,11 @@ def print_rules(shown: Iterable[Rule]) -> None:
     )
 
 
-def from_here(path: Path) -> str:
-    """The path as one would type it from the present folder."""
+def from_here(path: str) -> str:
+    """The path or URL as one would type it in the present folder."""
+    if "://" in path or not path.startswith("/"):
+        return path
     try:
-        return str(path.absolute().relative_to(Path.cwd()))
+        return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
+        return path

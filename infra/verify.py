@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import re
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from filters.errors import VerifyFailed
-from infra.commit import ATTEMPTS, MANIFESTS, Manifest, check_file
-from infra.look import documents_outcomes
-from infra.run import Finished, outcomes
-from pipelines.accounts import Accounts, total
+from infra.commit import FileEntry, Manifest, check_file
+from infra.look import columns_of, outcome_counts, parquet_rows
+from infra.rollup import TaskOutcome, whole_account
+from infra.run import RUN_FILE, Finished, read_run
+from infra.store import LOCK, MANIFESTS, Store
+from infra.work import SCHEMAS
+from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
 
 
@@ -25,86 +28,100 @@ def verify(made: Finished) -> int:
     kept rows; the dataset's hash is that of its files. Raises VerifyFailed naming the first that is not so.
     """
     files = 0
-    accounts = []
-    for outcome in outcomes(made):
+    ledger: Counter[tuple[str, str | None]] = Counter()
+
+    def check(outcome: TaskOutcome) -> None:
+        nonlocal files
         for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined, outcome.losses):
-            check_file(made.out, entry)
-            check_rows(made.out / entry.path, entry.rows)
+            check_stored(made.store, entry)
             files += 1
-        accounts.append(outcome.accounts.checked(f"task {outcome.task}"))
-    whole = total(accounts).checked("the run")
+        outcome.accounts.checked(f"task {outcome.task}")
+        ledger.update(outcome_counts(made.store, outcome))
+
+    whole = whole_account(made.outcomes, check).checked("the run")
     if whole.as_json() != made.accounts.as_json():
         raise VerifyFailed(
-            f"{made.out}: the account in run.json is not the sum of its tasks'. Run the same command again."
+            f"{made.store.url}: the account in run.json is not the sum of its tasks'. Run the same command again."
         )
-    check_ledger(made, whole)
-    check_losses(made, whole)
+    check_ledger(made, whole, ledger)
     for entries in made.files.values():
         for entry in entries:
-            check_file(made.out, entry)
-            check_rows(made.out / entry.path, entry.rows)
+            check_stored(made.store, entry)
             files += 1
+    check_losses(made, whole)
+    where = made.store.url
     if (rows := sum(entry.rows for entry in made.files["dataset"])) != whole.kept:
-        raise VerifyFailed(f"{made.out}: the dataset has {rows:,} rows, the account {whole.kept:,} kept documents.")
-    if made.dataset_sha256 != dataset_sha256((Path(entry.path).name, entry.sha256) for entry in made.files["dataset"]):
-        raise VerifyFailed(f"{made.out}: the dataset's hash is not that of its files.")
+        raise VerifyFailed(f"{where}: the dataset has {rows:,} rows, the account {whole.kept:,} kept documents.")
+    names = ((PurePosixPath(entry.path).name, entry.sha256) for entry in made.files["dataset"])
+    if made.dataset_sha256 != dataset_sha256(names):
+        raise VerifyFailed(f"{where}: the dataset's hash is not that of its files.")
     return files
 
 
-def check_rows(path: Path, rows: int) -> None:
-    """Raise VerifyFailed where a Parquet file has not this many rows."""
-    if (found := pq.read_metadata(path).num_rows) != rows:
-        raise VerifyFailed(f"{path} has {found:,} rows, its manifest says {rows:,}.")
+def check_stored(store: Store, entry: FileEntry) -> None:
+    """Raise VerifyFailed where a file has not the bytes and rows of its entry."""
+    check_file(store, entry)
+    if (found := parquet_rows(store, entry)) != entry.rows:
+        raise VerifyFailed(f"{store.url}/{entry.path} has {found:,} rows, its manifest says {entry.rows:,}.")
 
 
-def check_ledger(made: Finished, accounts: Accounts) -> None:
+def check_ledger(made: Finished, accounts: Accounts, counted: Counter[tuple[str, str | None]]) -> None:
     """Raise VerifyFailed where the ledger of documents, counted, is not the account."""
     said: dict[tuple[str, str | None], int] = {
         ("dropped", reason): count for reason, count in accounts.dropped.items() if count
     }
     said |= {("quarantined", reason): count for reason, count in accounts.quarantined.items() if count}
     said |= {("kept", None): accounts.kept} if accounts.kept else {}
-    if (counted := documents_outcomes(made)) != said:
+    if counted != said:
         wrong = sorted(str(place) for place in counted.keys() | said.keys() if counted.get(place) != said.get(place))
-        raise VerifyFailed(f"{made.out}: the ledger of documents and the account differ in {', '.join(wrong)}.")
+        raise VerifyFailed(f"{made.store.url}: the ledger of documents and the account differ in {', '.join(wrong)}.")
 
 
 def check_losses(made: Finished, accounts: Accounts) -> None:
     """Raise VerifyFailed where the listed losses, added up, are not those of the account."""
-    listed = pl.scan_parquet([made.out / entry.path for entry in made.files["losses"]])
-    added = listed.group_by("kind", "reason").agg(pl.len(), pl.sum("length")).collect()
+    listed = pl.concat(columns_of(made.store, entry, ["kind", "reason", "length"]) for entry in made.files["losses"])
+    added = listed.group_by("kind", "reason").agg(pl.len(), pl.sum("length"))
     found = {(kind, reason): (count, length) for kind, reason, count, length in added.iter_rows()}
     damaged = {reason: count for (kind, reason), (count, _) in found.items() if kind == "damaged"}
     unreadable = {reason: length for (kind, reason), (_, length) in found.items() if kind == "unreadable"}
     said = accounts.as_json()
     if (damaged, unreadable) != (said["damaged"], said["unreadable"]):
-        raise VerifyFailed(f"{made.out}: the listed losses are not those of the account.")
+        raise VerifyFailed(f"{made.store.url}: the listed losses are not those of the account.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
     """What `gc` removed."""
 
-    attempts: int
+    files: int
     bytes: int
 
 
-def collect(out: Path, *, older_than: float, now: float) -> Collected:
-    """Remove attempts that no manifest refers to and whose files are older than `older_than` seconds at `now`."""
-    referenced = {
-        (out / entry.path).parent
-        for path in (out / MANIFESTS).rglob("*.json")
-        for entry in Manifest.decoded(path.read_bytes()).files.values()
-    }
-    attempts = size = 0
-    for folder in sorted((out / ATTEMPTS).glob("*/*")):
-        newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=now)
-        if folder in referenced or now - newest < older_than:
-            continue
-        size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        attempts += 1
-        shutil.rmtree(folder)
-    for folder in (out / ATTEMPTS).glob("*"):
-        if not any(folder.iterdir()):
-            folder.rmdir()
-    return Collected(attempts=attempts, bytes=size)
+def collect(store: Store, *, older_than: float) -> Collected:
+    """Remove what failures left: files written longer than `older_than` seconds ago, by the store's clock, that
+    nothing names.
+
+    Manifests, segments, conflicts and jobs stay, with the files that manifests and run.json name. Raises OutputError
+    where a command works in the store.
+    """
+    with store.locked(take_over=False):
+        now = store.now()
+        files = list(store.listed(""))
+        kept = {one.name for one in files if RECORDS.fullmatch(one.name)}
+        for name in [one for one in kept if one.startswith(MANIFESTS)]:
+            kept |= {entry.path for entry in Manifest.decoded(store.read(name)).files.values()}
+        if RUN_FILE in kept:
+            kept |= {entry.path for entries in read_run(store).files.values() for entry in entries}
+        old = [
+            one for one in files if one.name not in kept and OURS.match(one.name) and now - one.written >= older_than
+        ]
+        store.remove([one.name for one in old])
+    return Collected(files=len(old), bytes=sum(one.bytes for one in old))
+
+
+# What is no data file and stays: one name a record, written once.
+RECORDS = re.compile(
+    rf"{re.escape(RUN_FILE)}|{LOCK}|{MANIFESTS}/([^/.]+/)+[^/.]+\.json"
+    r"|_work/rollups/\w+\.jsonl\.zst|_work/conflicts/[\w-]+\.json|_work/jobs/[\w-]+\.json"
+)
+OURS = re.compile(rf"_work/|\.{re.escape(RUN_FILE)}\.|({'|'.join(SCHEMAS)})/")

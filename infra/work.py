@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filters.errors import InputChanged
-from infra.commit import FileEntry, Manifest, commit, file_entry, new_attempt
+from infra.commit import FileEntry, Manifest, commit, file_entry
+from infra.failpoints import failpoint
+from infra.store import Attempt, Store
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
 from pipelines.pack import Run, smallest, write_part, write_rows
@@ -25,6 +27,7 @@ from pipelines.recipe import FORMAT, Recipe
 from pipelines.record import Position, Slice, Source
 from pipelines.schema import DATASET, DROPPED, LOSSES, QUARANTINED
 from pipelines.sources import current_version
+from pipelines.storage import StoredFile
 
 Report = Callable[[str, Accounts], None]
 """Called with a task's id and its account so far; for display only."""
@@ -47,7 +50,7 @@ def identity(*parts: Any) -> str:
 class ProcessTask:
     """Slices of input to decide and write."""
 
-    out: Path
+    store: Store
     slices: tuple[Slice, ...]
     options: TaskOptions
 
@@ -66,14 +69,14 @@ class RetryTask:
     `level` counts the retries of that task. `documents` and `quarantined` are its present files.
     """
 
-    out: Path
+    store: Store
     of: str
     level: int
     slices: tuple[Slice, ...]
     options: TaskOptions
     positions: tuple[tuple[str, Position], ...]
-    documents: Path
-    quarantined: Path
+    documents: FileEntry
+    quarantined: FileEntry
 
     @property
     def id(self) -> str:
@@ -85,26 +88,26 @@ class RetryTask:
 class PackTask:
     """Rows of the runs that make one part of `kind`; where `limit` is given, those of smallest key for each rule."""
 
-    out: Path
+    store: Store
     kind: str
     index: int
     runs: tuple[Run, ...]
     skip: int
     rows: int
     limit: int | None
-    content: tuple[str, ...]
 
     @property
     def id(self) -> str:
         """Hash of what is packed, by content, and which rows of it."""
-        return identity(PACK, FORMAT, self.kind, self.index, list(self.content), self.skip, self.rows, self.limit)
+        content = [run.content for run in self.runs]
+        return identity(PACK, FORMAT, self.kind, self.index, content, self.skip, self.rows, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutTask:
     """A file too large for one task: find where it may be cut."""
 
-    out: Path
+    store: Store
     source: Source
     task_bytes: int
 
@@ -143,7 +146,7 @@ def perform(task: Task, report: Report) -> Manifest:
         "seconds": round(time.monotonic() - started, 3),
         "peak_rss_bytes": usage.ru_maxrss * 1024,
     }
-    return commit(task.out, replace(manifest, measured=measured))
+    return commit(task.store, replace(manifest, measured=measured))
 
 
 def perform_cut(task: CutTask, report: Report) -> Manifest:
@@ -166,60 +169,59 @@ def check_unchanged(slices: tuple[Slice, ...]) -> None:
 def perform_process(task: ProcessTask, report: Report) -> Manifest:
     """Decide and write the documents of the task's slices."""
     check_unchanged(task.slices)
-    folder = new_attempt(task.out, task.id)
     decider = held_decider(task.options.recipe)
-    accounts = process(
-        task.slices, task.options, folder, decider=decider, report=lambda accounts: report(task.id, accounts)
-    )
-    check_unchanged(task.slices)
-    return Manifest(
-        stage=PROCESS,
-        task=task.id,
-        says={"recipe": task.options.recipe.sha256, "slices": [asdict(one) for one in task.slices]},
-        files=entries(task.out, folder),
-        accounts=accounts,
-        timing_dependent=has_deadline(folder / "quarantined.parquet"),
-    )
+    with task.store.attempt(task.id) as attempt:
+        accounts = process(
+            task.slices, task.options, attempt.folder, decider=decider, report=lambda now: report(task.id, now)
+        )
+        check_unchanged(task.slices)
+        return Manifest(
+            stage=PROCESS,
+            task=task.id,
+            says={"recipe": task.options.recipe.sha256, "slices": [asdict(one) for one in task.slices]},
+            files=entries(task.store, attempt),
+            accounts=accounts,
+            timing_dependent=has_deadline(attempt.folder / "quarantined.parquet"),
+        )
 
 
 def perform_retry(task: RetryTask, report: Report) -> Manifest:
     """Decide the quarantined documents again; the account is the difference that this makes."""
     check_unchanged(task.slices)
-    folder = new_attempt(task.out, f"{task.of}-{task.id}")
-    with Decider(task.options.recipe) as decider:
+    with task.store.attempt(f"{task.of}-{task.id}") as attempt, Decider(task.options.recipe) as decider:
         accounts = reprocess(
             task.slices,
             task.positions,
             task.options,
-            folder,
+            attempt.folder,
             decider=decider,
-            documents=task.documents,
-            quarantined=task.quarantined,
+            documents=file_of(task.store, task.documents),
+            quarantined=file_of(task.store, task.quarantined),
         )
-    report(task.id, accounts)
-    return Manifest(
-        stage=f"{RETRY}/{task.of}",
-        task=task.id,
-        says={"of": task.of, "level": task.level, "recipe": task.options.recipe.sha256},
-        files=entries(task.out, folder),
-        accounts=accounts,
-        timing_dependent=True,
-    )
+        report(task.id, accounts)
+        return Manifest(
+            stage=f"{RETRY}/{task.of}",
+            task=task.id,
+            says={"of": task.of, "level": task.level, "recipe": task.options.recipe.sha256},
+            files=entries(task.store, attempt),
+            accounts=accounts,
+            timing_dependent=True,
+        )
 
 
 def perform_pack(task: PackTask, report: Report) -> Manifest:
     """Write one part."""
-    folder = new_attempt(task.out, task.id)
-    path = folder / f"part-{task.index:05d}.parquet"
     schema = SCHEMAS[task.kind]
-    if task.limit is None:
-        rows = write_part(path, task.runs, skip=task.skip, rows=task.rows, schema=schema)
-    else:
-        rows = write_rows(path, task.runs, smallest(task.runs, column="rule", limit=task.limit), schema)
-    report(task.id, Accounts())
-    return Manifest(
-        stage=PACK, task=task.id, says={"kind": task.kind}, files={path.name: file_entry(task.out, path, rows)}
-    )
+    with task.store.attempt(task.id) as attempt:
+        path = attempt.folder / f"part-{task.index:05d}.parquet"
+        if task.limit is None:
+            rows = write_part(path, task.runs, skip=task.skip, rows=task.rows, schema=schema)
+        else:
+            rows = write_rows(path, task.runs, smallest(task.runs, column="rule", limit=task.limit), schema)
+        report(task.id, Accounts())
+        failpoint("attempt.written")
+        entry = file_entry(task.store, attempt, path, rows)
+        return Manifest(stage=PACK, task=task.id, says={"kind": task.kind}, files={path.name: entry})
 
 
 PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
@@ -230,11 +232,18 @@ PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
 }
 
 
-def entries(out: Path, folder: Path) -> dict[str, FileEntry]:
+def entries(store: Store, attempt: Attempt) -> dict[str, FileEntry]:
     """An entry for each Parquet file of an attempt, by name without suffix."""
+    failpoint("attempt.written")
     return {
-        path.stem: file_entry(out, path, pq.read_metadata(path).num_rows) for path in sorted(folder.glob("*.parquet"))
+        path.stem: file_entry(store, attempt, path, pq.read_metadata(path).num_rows)
+        for path in sorted(attempt.folder.glob("*.parquet"))
     }
+
+
+def file_of(store: Store, entry: FileEntry) -> StoredFile:
+    """A committed file as the pipeline reads it."""
+    return StoredFile(url=f"{store.url}/{entry.path}", bytes=entry.bytes)
 
 
 def has_deadline(path: Path) -> bool:

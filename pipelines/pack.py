@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import ORDER, write_parquet
+from pipelines.schema import ORDER, read_table, write_parquet
+from pipelines.storage import StoredFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Rows of one task in order: its files (a retry adds one), how many rows they have together, and the text in
-    them.
+    """Rows of one task in order: its files (a retry adds one), their hashes, how many rows they have together, and the
+    text in them.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[StoredFile, ...]
+    content: str
     rows: int
     characters: int = 0
 
@@ -37,26 +40,28 @@ class Part:
     last: int
 
 
-def parts(runs: Sequence[Run], *, target_bytes: int) -> list[Part]:
-    """Cut all rows into parts of equal numbers of rows, so many that one has about `target_bytes` characters of
-    text.
-    """
-    rows = sum(run.rows for run in runs)
-    count = max(1, min(rows, -(-sum(run.characters for run in runs) // target_bytes)))
+def parts(rows: int, characters: int, *, target_bytes: int) -> list[Part]:
+    """Cut rows into parts of equal numbers of rows, so many that one has about `target_bytes` characters of text."""
+    count = max(1, min(rows, -(-characters // target_bytes)))
     bounds = [rows * index // count for index in range(count + 1)]
     return [Part(index=index, first=bounds[index], last=bounds[index + 1]) for index in range(count)]
 
 
-def part_runs(runs: Sequence[Run], part: Part) -> tuple[tuple[Run, ...], int]:
-    """The runs that hold rows of a part, and how many rows of the first of them come before it."""
-    needed: list[Run] = []
-    skip = at = 0
-    for run in runs:
-        if at + run.rows > part.first and at < part.last:
-            skip = skip if needed else part.first - at
-            needed.append(run)
-        at += run.rows
-    return tuple(needed), skip
+def part_runs(parts: Iterable[Part], runs: Iterable[Run]) -> Iterator[tuple[Part, tuple[Run, ...], int]]:
+    """Yield each part with the runs that hold rows of it, and how many rows of the first of them come before it.
+
+    Parts and runs are in order, and are gone through once. Holds the runs of one part.
+    """
+    coming = iter(runs)
+    held: deque[Run] = deque()
+    first = end = 0  # held rows are [first, end)
+    for part in parts:
+        while held and first + held[0].rows <= part.first:
+            first += held.popleft().rows
+        while end < part.last:
+            held.append(run := next(coming))
+            end += run.rows
+        yield part, tuple(held), part.first - first
 
 
 def write_part(path: Path, runs: Iterable[Run], *, skip: int, rows: int, schema: pa.Schema) -> int:
@@ -79,10 +84,10 @@ def _selected(runs: Iterable[Run], skip: int, rows: int, schema: pa.Schema) -> I
 def run_batches(run: Run, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a run in order. One row group at a time where it is one file; several files are merged in memory."""
     if len(run.files) == 1:
-        with pq.ParquetFile(run.files[0]) as file:
+        with run.files[0].open() as raw, pq.ParquetFile(raw) as file:
             yield from file.iter_batches(batch_size=1024, columns=columns)
         return
-    table = pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in run.files])
+    table = pa.concat_tables([read_table(file, columns=columns) for file in run.files])
     yield from table.sort_by([(name, "ascending") for name in ORDER]).to_batches()
 
 

@@ -29,7 +29,19 @@ from pipelines.decide import Decider, Decisions
 from pipelines.read import read_at, read_slice
 from pipelines.recipe import Recipe
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Unreadable
-from pipelines.schema import DOCUMENTS, DROPPED, KEPT, LOSSES, ORDER, QUARANTINED, WRITER, batch_of, row_groups
+from pipelines.schema import (
+    DOCUMENTS,
+    DROPPED,
+    KEPT,
+    LOSSES,
+    ORDER,
+    QUARANTINED,
+    WRITER,
+    batch_of,
+    read_table,
+    row_groups,
+)
+from pipelines.storage import StoredFile
 
 BATCH_PAGES = 256
 BATCH_BYTES = 16 << 20
@@ -96,8 +108,8 @@ def reprocess(
     folder: Path,
     *,
     decider: Decider,
-    documents: Path,
-    quarantined: Path,
+    documents: StoredFile,
+    quarantined: StoredFile,
 ) -> Accounts:
     """Decide single documents again and return what this changes in the account of their task.
 
@@ -113,8 +125,10 @@ def reprocess(
         for path, position in positions:
             accounts = accounts + files.write(path, [read_at(sources[path], position, read)], decider)
     again = {(path, position.offset, position.inner) for path, position in positions}
-    gone = Counter(without(quarantined, fresh, folder, again, QUARANTINED).column("reason").to_pylist())
-    without(documents, fresh, folder, again, DOCUMENTS)
+    gone = Counter(
+        without(quarantined, fresh, folder / "quarantined.parquet", again, QUARANTINED).column("reason").to_pylist()
+    )
+    without(documents, fresh, folder / "documents.parquet", again, DOCUMENTS)
     for name in ("kept.parquet", "dropped.parquet"):
         (fresh / name).replace(folder / name)
     shutil.rmtree(fresh)
@@ -124,17 +138,17 @@ def reprocess(
 
 
 def without(
-    old: Path, fresh: Path, folder: Path, again: Container[tuple[str, int, int]], schema: pa.Schema
+    old: StoredFile, fresh: Path, path: Path, again: Container[tuple[str, int, int]], schema: pa.Schema
 ) -> pa.Table:
-    """Write into `folder` the rows of `old` that are not at `again` with those of `fresh`, and return the rows left
-    out.
+    """Write to `path` the rows of `old` that are not at `again` with those of the file of this name in `fresh`, and
+    return the rows left out.
     """
-    table = pq.read_table(old, partitioning=None).cast(schema)
+    table = read_table(old).cast(schema)
     places = zip(*(table.column(name).to_pylist() for name in ORDER), strict=True)
     out = pa.array([place in again for place in places], pa.bool_())
-    rows = pa.concat_tables([table.filter(pc.invert(out)), pq.read_table(fresh / old.name).cast(schema)])
+    rows = pa.concat_tables([table.filter(pc.invert(out)), pq.read_table(fresh / path.name).cast(schema)])
     rows = rows.sort_by([(name, "ascending") for name in ORDER])
-    with ParquetFile(folder / old.name, schema) as file:
+    with ParquetFile(path, schema) as file:
         file.write_batches(rows.to_batches())
     return table.filter(out)
 

@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, cast
 
-import fsspec
 import xxhash
 
 from filters.errors import InputError
@@ -34,6 +31,7 @@ from pipelines.http_body import HttpMessage, TooLarge, http_message, payload
 from pipelines.media_type import HTML, XHTML, media_type_of
 from pipelines.member import Form, Limits, RawFile
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Source, Unreadable
+from pipelines.storage import opened
 from pipelines.tables import (
     jsonl_events,
     parquet_events,
@@ -253,16 +251,10 @@ def _possible_starts(raw: RawFile, source: Source, options: ReadOptions) -> Iter
 
 @contextmanager
 def _opened(source: Source) -> Iterator[RawFile]:
-    """Yield the file for random access: local ones as the system opens them, others through fsspec."""
-    with ExitStack() as stack:
-        try:
-            if source.url.startswith("file://"):
-                local = Path(source.url.removeprefix("file://"))
-                file = cast(BinaryIO, stack.enter_context(local.open("rb", buffering=0)))
-            else:  # the wrapper is held, too: a chained file is closed with it
-                file = cast(BinaryIO, stack.enter_context(fsspec.open(source.url, "rb")))
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise InputError(
-                f"{source.path} cannot be opened: {error}. Check that it exists and may be read."
-            ) from error
+    """Yield the file for random access."""
+    try:
+        file = opened(source.url, size=source.size, anonymous=source.anonymous)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise InputError(f"{source.path} cannot be opened: {error}. Check that it exists and may be read.") from error
+    with file:
         yield RawFile(file, source.size)

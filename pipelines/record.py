@@ -14,13 +14,15 @@ from dataclasses import dataclass
 class Source:
     """One input file. `path` is what the dataset's `file_path` says, `url` what fsspec opens.
 
-    `version` is the store's ETag, or size and modification time: a changed file is another input.
+    `version` is the store's ETag, or size and modification time: a changed file is another input. `anonymous` files are
+    read without credentials.
     """
 
     path: str
     url: str
     size: int
     version: str
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.storage import StoredFile
+
 # FineWeb's nine columns: https://huggingface.co/datasets/HuggingFaceFW/fineweb, "Data Fields".
 DATASET = pa.schema(
     [
@@ -117,6 +119,12 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
             writer.write_table(table, row_group_size=max(1, table.num_rows))
             rows += table.num_rows
     return rows
+
+
+def read_table(file: StoredFile, *, columns: list[str] | None = None) -> pa.Table:
+    """All rows of a Parquet file, of these columns."""
+    with file.open() as raw:
+        return pq.read_table(raw, columns=columns, partitioning=None)
 
 
 WRITER: dict[str, Any] = {

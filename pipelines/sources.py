@@ -2,6 +2,7 @@
 
 A `Source.path` is what the dataset's `file_path` will say: as the user gave it, expanded; the `url` is absolute. The
 order is by (path, size), and a file named twice is read once, so neither the order of inputs nor of a listing matters.
+Remote files are described by the listing that found them where it tells their versions, else by one request each.
 """
 
 from __future__ import annotations
@@ -10,17 +11,27 @@ import glob
 import gzip
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urljoin
 
-import fsspec
-
 from filters.errors import InputError
+from pipelines.common_crawl import crawl_files, is_crawl
 from pipelines.read import record_starts
 from pipelines.record import Slice, Source
+from pipelines.storage import (
+    Facts,
+    described,
+    described_all,
+    is_glob,
+    listed,
+    local_path,
+    opened,
+    refuse_credentials,
+)
+from pipelines.web import is_web
 
 _FORMATS = (".warc", ".wet", ".wat", ".arc", ".parquet", ".jsonl", ".ndjson", ".json")
 _CODINGS = ("", ".gz", ".zst", ".zstd", ".lz4", ".bz2")
@@ -29,43 +40,46 @@ SUFFIXES = (*(form + coding for form in _FORMATS for coding in _CODINGS), ".wacz
 
 _LISTS = (".paths", ".paths.gz")
 _ARCHIVES_IN_WACZ = "archive/"
-_MAX_LIST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """A file as the user knows it, and as fsspec opens it."""
+    """A file as the user knows it, as it is opened, and what a listing said of it."""
 
     path: str
     url: str
+    facts: Facts | None = None
 
 
-def find_sources(inputs: Sequence[str], *, relative_to: Path | None = None) -> list[Source]:
+def find_sources(inputs: Sequence[str], *, relative_to: Path | None = None, anonymous: bool = False) -> list[Source]:
     """Return the files that the inputs name, sorted by (path, size), each once.
 
-    An input is a file, a folder (searched through for SUFFIXES), a glob, a list of these one a line (`*.paths`,
-    `*.paths.gz`; relative lines against the list's own folder), a WACZ or any URL fsspec knows. Relative paths are
-    taken from `relative_to`, by default the working folder. Raises InputError where one names nothing.
+    An input is a file, a folder (searched through for SUFFIXES; a web folder ends in a slash), a glob, a list of these
+    one a line (`*.paths`, `*.paths.gz`; relative lines against the list's own folder), a WACZ, any URL fsspec knows, or
+    files of Common Crawl (`cc:`, pipelines/common_crawl.py). Relative paths are taken from `relative_to`, by default
+    the working folder. `anonymous` reads remote ones without credentials. Raises InputError where one names nothing.
     """
     base = Path.cwd() if relative_to is None else relative_to.absolute()
-    by_url: dict[str, Source] = {}
     for given in inputs:
-        before = len(by_url)
-        found_any = False
-        for found in _expanded(given, base):
-            found_any = True
-            for source in _sources(found):
-                kept = by_url.get(source.url)
-                if kept is None or source < kept:
-                    by_url[source.url] = source
-        if not found_any and len(by_url) == before:
+        refuse_credentials(given)
+    found: list[_Found] = []
+    for given in inputs:
+        named = [one for file in _expanded(given, base, anonymous) for one in _unpacked(file, anonymous)]
+        if not named:
             raise InputError(f"{given}: nothing matches. Give a file, a folder, a glob, a list (*.paths.gz) or a URL.")
+        found += named
+    by_url: dict[str, Source] = {}
+    for source in _sources(found, anonymous):
+        kept = by_url.get(source.url)
+        if kept is None or source < kept:
+            by_url[source.url] = source
     return sorted(by_url.values(), key=lambda source: (source.path, source.size, source.url))
 
 
 def current_version(source: Source) -> str:
     """Return the version that the file has now. Raises InputError where it is gone."""
-    return _described(_Found(path=source.path, url=source.url)).version
+    (now,) = _sources([_Found(path=source.path, url=source.url)], source.anonymous)
+    return now.version
 
 
 def cut(
@@ -98,12 +112,15 @@ def cut(
     return tasks
 
 
-def _expanded(given: str, base: Path) -> Iterator[_Found]:
+def _expanded(given: str, base: Path, anonymous: bool) -> Iterator[_Found]:
     """Yield the files that one input names."""
-    if given.endswith(_LISTS):
-        yield from _listed(given, base)
+    if is_crawl(given):
+        for file in crawl_files(given, anonymous=anonymous):
+            yield _Found(path=file.path, url=file.url, facts=file.facts)
+    elif given.endswith(_LISTS):
+        yield from _listed(given, base, anonymous)
     elif "://" in given:
-        yield from _remote(given)
+        yield from _remote(given, anonymous)
     else:
         yield from _local(given, base)
 
@@ -135,78 +152,68 @@ def _is_recognised(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _remote(given: str) -> Iterator[_Found]:
+def _remote(given: str, anonymous: bool) -> Iterator[_Found]:
     """Yield what a URL names: itself, the files a folder holds, or what a glob matches."""
+    refuse_credentials(given)
     if given.startswith("file://"):
         for found in _local(given.removeprefix("file://"), Path("/")):
             yield _Found(path=f"file://{found.path}", url=found.url)
-        return
-    if "::" in given:
+    elif "::" in given or (not is_glob(given) and (_is_recognised(given) or not _may_be_folder(given))):
         yield _Found(path=given, url=given)
-        return
-    system, path = _file_system(given)
-    try:
-        if glob.has_magic(path):
-            names = [name for name in cast("list[str]", system.glob(path)) if not system.isdir(name)]
-        elif _is_recognised(path) or not system.isdir(path):
-            names = [path]
-        else:
-            names = [name for name in cast("list[str]", system.find(path)) if _is_recognised(name)]
-            if not names:
-                raise InputError(f"{given} holds no file that ends in one of {', '.join(_FORMATS)}. Name the files.")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{given} cannot be listed: {error}. Check the address and your access to it.") from error
-    for name in sorted(names):
-        url = given if name == path else str(system.unstrip_protocol(name))
-        yield _Found(path=url, url=url)
+    else:
+        files = listed(given, anonymous=anonymous)
+        if is_glob(given) or list(files) == [given]:
+            chosen = sorted(files)
+        elif not files:
+            chosen = [given]  # a file with a name of its own, or nothing: describing it will tell
+        elif not (chosen := sorted(filter(_is_recognised, files))):
+            raise InputError(f"{given} holds no file that ends in one of {', '.join(_FORMATS)}. Name the files.")
+        for url in chosen:
+            yield _Found(path=url, url=url, facts=files.get(url))
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError, OSError) as error:
-        protocol = url.split("://", 1)[0]
-        raise InputError(
-            f"{url}: the protocol {protocol!r} cannot be used here: {error}. Install the fsspec package for it "
-            "(for s3: pip install 'gristmill[s3]'), or copy the files here."
-        ) from error
-    return system, str(path)
+def _may_be_folder(url: str) -> bool:
+    return url.endswith("/") or not is_web(url)
 
 
-def _listed(given: str, base: Path) -> Iterator[_Found]:
+def _listed(given: str, base: Path, anonymous: bool) -> Iterator[_Found]:
     """Yield the files of a list; a relative line stands against the folder of the list."""
     remote = "://" in given
+    url = given if remote else f"file://{base / given}"
     try:
-        with fsspec.open(given if remote else str(base / given), "rb") as file:
-            data = cast(bytes, file.read(_MAX_LIST_BYTES))
+        (source,) = _sources([_Found(path=given, url=url)], anonymous)
+        with opened(url, size=source.size, anonymous=anonymous) as file:
+            data = file.read()
         text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8")
-    except (OSError, EOFError, ValueError, ImportError) as error:
-        raise InputError(f"{given}: the list cannot be read: {error}.") from error
-    folder = str(Path(given).parent)
+    except (OSError, EOFError, ValueError, zlib.error, InputError) as error:
+        raise InputError(f"{given}: the list cannot be read: {error}") from error
+    folder = given.rpartition("/")[0]
     for line in text.splitlines():
         name = line.strip()
         if not name or name.startswith("#"):
             continue
         if "://" in name:
-            yield from _remote(name)
+            yield from _remote(name, anonymous)
         elif remote:
-            yield from _remote(urljoin(given, name))
+            yield from _remote(urljoin(given, name) if is_web(given) else f"{folder}/{name}", anonymous)
         else:
-            yield from _local(name if folder == "." else str(Path(folder) / name), base)
+            yield from _local(str(Path(folder) / name), base)
 
 
-def _sources(found: _Found) -> Iterator[Source]:
-    """Yield the file itself, or the archives that a WACZ holds."""
+def _unpacked(found: _Found, anonymous: bool) -> list[_Found]:
+    """The file itself, or the archives that a WACZ holds."""
     if not found.path.lower().endswith(".wacz"):
-        yield _described(found)
-        return
-    for name in _names_in_zip(found):
-        yield _described(_Found(path=f"{found.path}!/{name}", url=f"zip://{name}::{found.url}"))
+        return [found]
+    return [
+        _Found(path=f"{found.path}!/{name}", url=f"zip://{name}::{found.url}")
+        for name in _names_in_zip(found, anonymous)
+    ]
 
 
-def _names_in_zip(found: _Found) -> list[str]:
+def _names_in_zip(found: _Found, anonymous: bool) -> list[str]:
+    (source,) = _sources([found], anonymous)
     try:
-        with fsspec.open(found.url, "rb") as file, zipfile.ZipFile(file) as archive:
+        with opened(found.url, size=source.size, anonymous=anonymous) as file, zipfile.ZipFile(file) as archive:
             names = [
                 name for name in archive.namelist() if name.startswith(_ARCHIVES_IN_WACZ) and not name.endswith("/")
             ]
@@ -217,36 +224,32 @@ def _names_in_zip(found: _Found) -> list[str]:
     return sorted(name for name in names if _is_recognised(name))
 
 
-def _described(found: _Found) -> Source:
-    """Return the source with its size and version now."""
-    try:
-        found.path.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{found.path!r}: its name is not UTF-8, and `file_path` must be. Rename it.") from error
-    if found.url.startswith("file://"):
+def _sources(found: Sequence[_Found], anonymous: bool) -> list[Source]:
+    """The sources in this order, each with its size and version now."""
+    for one in found:
         try:
-            status = Path(found.url.removeprefix("file://")).stat()
-        except OSError as error:
-            raise InputError(f"{found.path} cannot be read: {error.strerror}. Check the path.") from error
-        version = f"{status.st_size}-{status.st_mtime_ns}"
-        return Source(path=found.path, url=found.url, size=status.st_size, version=version)
-    system, path = _file_system(found.url)
+            one.path.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"{one.path!r}: its name is not UTF-8, and `file_path` must be. Rename it.") from error
+    unknown = [one.url for one in found if one.facts is None and local_path(one.url) is None]
+    asked = iter([described(unknown[0], anonymous=anonymous)] if len(unknown) == 1 else _described(unknown, anonymous))
+    sources = []
+    for one in found:
+        here = local_path(one.url) is not None
+        facts = _local_facts(one) if here else one.facts or next(asked)
+        sources.append(
+            Source(path=one.path, url=one.url, size=facts.size, version=facts.version, anonymous=anonymous and not here)
+        )
+    return sources
+
+
+def _described(urls: Sequence[str], anonymous: bool) -> list[Facts]:
+    return described_all(urls, anonymous=anonymous) if urls else []
+
+
+def _local_facts(found: _Found) -> Facts:
     try:
-        facts = cast("dict[str, Any]", system.info(path))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{found.path} cannot be found: {error}. Check the address and your access to it.") from error
-    size = facts.get("size")
-    if size is None:
-        raise InputError(f"{found.path}: its server does not say how large it is. Copy it here first.")
-    return Source(path=found.path, url=found.url, size=int(size), version=_version(facts))
-
-
-def _version(facts: dict[str, Any]) -> str:
-    """Return the ETag, a checksum, or size and time of change."""
-    for name in ("ETag", "etag", "CRC", "md5Hash"):
-        if facts.get(name) is not None:
-            return f"{facts['size']}-{str(facts[name]).strip(chr(34))}"
-    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        if facts.get(name) is not None:
-            return f"{facts['size']}-{facts[name]}"
-    return str(facts["size"])
+        status = Path(found.url.removeprefix("file://")).stat()
+    except OSError as error:
+        raise InputError(f"{found.path} cannot be read: {error.strerror}. Check the path.") from error
+    return Facts(size=status.st_size, version=f"{status.st_size}-{status.st_mtime_ns}")

@@ -1,101 +1,186 @@
 """One put-if-absent: a task's output exists if, and only if, its manifest does."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from filters.errors import CommitConflict, VerifyFailed
-from infra.commit import (
-    Manifest,
-    check_file,
-    commit,
-    committed,
-    create_if_absent,
-    file_entry,
-    manifest_path,
-    new_attempt,
-    read_manifest,
-)
+from filters.errors import CommitConflict, OutputError, VerifyFailed
+from infra.commit import Manifest, check_file, commit, committed, file_entry, read_manifest
+from infra.store import LOCK, LocalStore, Store, boot_id, open_store, scratch
 from infra.verify import collect
 from pipelines.accounts import Accounts
 
 
-def attempt(out: Path, text: str = "rows", *, task: str = "t1") -> Manifest:
-    folder = new_attempt(out, task)
-    (folder / "kept.parquet").write_text(text)
-    return Manifest(
-        stage="process",
-        task=task,
-        says={},
-        files={"kept": file_entry(out, folder / "kept.parquet", 3)},
-        accounts=Accounts(records=1, skipped={"request": 1}),
-        measured={"seconds": len(text)},
-    )
+def attempt(store: Store, text: str = "rows", *, task: str = "t1") -> Manifest:
+    with store.attempt(task) as made:
+        path = made.folder / "kept.parquet"
+        path.write_text(text)
+        return Manifest(
+            stage="process",
+            task=task,
+            says={},
+            files={"kept": file_entry(store, made, path, 3)},
+            accounts=Accounts(records=1, skipped={"request": 1}),
+            measured={"seconds": len(text)},
+        )
 
 
-def create(path: Path, number: int) -> bool:
-    return create_if_absent(path, b"%d" % number * 10_000)
+def create(root: Path, name: str, number: int) -> bool:
+    return LocalStore(root).create(name, b"%d" % number * 10_000)
+
+
+@pytest.fixture(params=["local", "objects"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A local folder, and an object store in memory: one contract."""
+    if request.param == "local":
+        return LocalStore(tmp_path / "out")
+    return open_store(f"memory://{uuid.uuid4().hex}/out")
 
 
 def test_a_name_is_created_once_and_whole_under_racing_processes(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4) as pool:
         for name in range(20):
-            path = tmp_path / str(name)
-            won = list(pool.map(create, [path] * 6, range(6)))
+            won = list(pool.map(create, [tmp_path] * 6, [str(name)] * 6, range(6)))
             assert sum(won) == 1
-            assert path.read_bytes() == b"%d" % won.index(True) * 10_000
+            assert (tmp_path / str(name)).read_bytes() == b"%d" % won.index(True) * 10_000
     assert {path.name for path in tmp_path.iterdir()} == {str(name) for name in range(20)}
 
 
-def test_a_manifest_survives_json_and_names_its_task(tmp_path: Path) -> None:
-    made = commit(tmp_path, attempt(tmp_path))
-    assert read_manifest(tmp_path, "process", "t1") == made
-    assert committed(tmp_path, "process") == {"t1"}
-    assert committed(tmp_path, "pack") == set()
+def test_a_manifest_survives_json_and_names_its_task(store: Store) -> None:
+    made = commit(store, attempt(store))
+    assert read_manifest(store, "process", "t1") == made
+    assert committed(store, "process") == {"t1"}
+    assert committed(store, "pack") == set()
 
 
-def test_the_loser_of_a_race_with_the_same_bytes_takes_the_winners_manifest(tmp_path: Path) -> None:
-    first = commit(tmp_path, attempt(tmp_path))
-    second = attempt(tmp_path)
+def test_the_loser_of_a_race_with_the_same_bytes_takes_the_winners_manifest(store: Store) -> None:
+    first = commit(store, attempt(store))
+    second = attempt(store)
     assert second.files["kept"].path != first.files["kept"].path
-    assert commit(tmp_path, second) == first
+    assert commit(store, second) == first
 
 
 @pytest.mark.parametrize("change", ["bytes", "accounts"])
-def test_the_loser_of_a_race_with_other_output_raises(tmp_path: Path, change: str) -> None:
-    commit(tmp_path, attempt(tmp_path))
-    other = attempt(tmp_path, "other rows") if change == "bytes" else replace(attempt(tmp_path), accounts=Accounts())
+def test_the_loser_of_a_race_with_other_output_raises(store: Store, change: str) -> None:
+    commit(store, attempt(store))
+    other = attempt(store, "other rows") if change == "bytes" else replace(attempt(store), accounts=Accounts())
     with pytest.raises(CommitConflict, match="t1"):
-        commit(tmp_path, other)
+        commit(store, other)
 
 
-def test_where_a_deadline_struck_the_first_commit_wins(tmp_path: Path) -> None:
-    first = commit(tmp_path, attempt(tmp_path))
-    assert commit(tmp_path, replace(attempt(tmp_path, "other"), timing_dependent=True)) == first
+def test_where_a_deadline_struck_the_first_commit_wins(store: Store) -> None:
+    first = commit(store, attempt(store))
+    assert commit(store, replace(attempt(store, "other"), timing_dependent=True)) == first
 
 
-def test_a_flipped_byte_and_a_lost_file_are_named(tmp_path: Path) -> None:
-    made = commit(tmp_path, attempt(tmp_path))
-    check_file(tmp_path, made.files["kept"])
-    path = tmp_path / made.files["kept"].path
-    path.write_text("rowz")
+def test_a_flipped_byte_and_a_lost_file_are_named(store: Store) -> None:
+    made = commit(store, attempt(store))
+    entry = made.files["kept"]
+    check_file(store, entry)
+    store.replace(entry.path, b"rowz")
     with pytest.raises(VerifyFailed, match=r"kept\.parquet is not what was committed"):
-        check_file(tmp_path, made.files["kept"])
-    path.unlink()
+        check_file(store, entry)
+    store.remove([entry.path])
     with pytest.raises(VerifyFailed, match=r"kept\.parquet is gone"):
-        check_file(tmp_path, made.files["kept"])
+        check_file(store, entry)
 
 
-def test_gc_removes_what_is_old_and_unreferenced_and_nothing_else(tmp_path: Path) -> None:
-    made = commit(tmp_path, attempt(tmp_path))
-    orphan = tmp_path / attempt(tmp_path, "orphan").files["kept"].path
-    now = orphan.stat().st_mtime
-    assert collect(tmp_path, older_than=3600, now=now).attempts == 0
-    assert orphan.is_file()
-    collected = collect(tmp_path, older_than=3600, now=now + 7200)
-    assert (collected.attempts, collected.bytes) == (1, len("orphan"))
-    assert not orphan.exists()
-    check_file(tmp_path, made.files["kept"])
-    assert manifest_path(tmp_path, "process", "t1").is_file()
+def test_a_name_is_created_once_and_the_call_that_did_it_may_ask_again(store: Store) -> None:
+    assert store.create("a/b.json", b"mine")
+    assert not store.create("a/b.json", b"other")
+    assert store.read("a/b.json") == b"mine"
+    assert [(one.name, one.bytes) for one in store.listed("a")] == [("a/b.json", 4)]
+    with pytest.raises(FileNotFoundError):
+        store.read("a/c.json")
+
+
+def test_a_folder_shows_the_files_that_it_is_told_and_no_others(store: Store) -> None:
+    names = [attempt(store, text).files["kept"].path for text in ("one", "two")]
+    store.show("dataset", [(names[0], "a"), (names[1], "b")])
+    store.show("dataset", [(names[1], "a")])
+    assert [one.name for one in store.listed("dataset")] == ["dataset/a"]
+    assert store.read("dataset/a") == b"two"
+
+
+def test_one_command_at_a_time_holds_a_store(store: Store) -> None:
+    with (
+        store.locked(take_over=False),
+        pytest.raises(OutputError, match="works there"),
+        store.locked(take_over=False),
+    ):
+        pass
+    with store.locked(take_over=False):
+        pass
+
+
+def test_gc_removes_what_is_old_and_unreferenced_and_nothing_else(store: Store) -> None:
+    with store.locked(take_over=False):
+        made = commit(store, attempt(store))
+    orphan = attempt(store, "orphan").files["kept"].path
+    assert collect(store, older_than=3600).files == 0
+    assert store.read(orphan) == b"orphan"
+    collected = collect(store, older_than=-1)
+    assert (collected.files, collected.bytes) == (1, len("orphan"))
+    with pytest.raises(FileNotFoundError):
+        store.read(orphan)
+    check_file(store, made.files["kept"])
+    assert committed(store, "process") == {"t1"}
+
+
+def test_a_store_without_put_if_absent_is_refused_by_name() -> None:
+    with pytest.raises(OutputError, match="sftp offers no put-if-absent"):
+        open_store("sftp://host/folder")
+    with pytest.raises(OutputError, match="no put-if-absent"):
+        open_store("simplecache::s3://bucket/folder")
+
+
+def test_a_store_that_overwrites_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwriting(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        self.store[path] = MemoryFile(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", overwriting)
+    with pytest.raises(OutputError, match="overwrites"), open_store("memory://careless/out").locked(take_over=False):
+        pass
+
+
+def test_a_store_that_holds_other_things_is_refused() -> None:
+    MemoryFileSystem().pipe_file("/strange/out/thesis.doc", b"")
+    with pytest.raises(OutputError, match=r"thesis\.doc"), open_store("memory://strange/out").locked(take_over=False):
+        pass
+
+
+def test_a_lock_whose_process_is_gone_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    store = open_store(f"memory://{uuid.uuid4().hex}/out")
+    holder = {"host": socket.gethostname(), "boot": boot_id(), "pid": dead.pid}
+    store.create(LOCK, json.dumps(holder).encode())
+    with store.locked(take_over=False):
+        pass
+    store.create(LOCK, json.dumps(holder | {"boot": "another machine"}).encode())
+    with pytest.raises(OutputError, match="--take-over"), store.locked(take_over=False):
+        pass
+    with store.locked(take_over=True):
+        pass
+
+
+def test_scratch_of_a_process_that_was_killed_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = "import os, tempfile; from infra.store import scratch; tempfile.tempdir = os.environ['T']; s = scratch(); s.__enter__()"
+    subprocess.run([sys.executable, "-c", left + "; os.kill(os.getpid(), 9)"], env=os.environ | {"T": str(tmp_path)})
+    assert len(list(tmp_path.iterdir())) == 1
+    with scratch() as mine, scratch() as other:
+        assert set(tmp_path.iterdir()) == {mine, other}
+    assert list(tmp_path.iterdir()) == []

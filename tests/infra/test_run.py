@@ -25,8 +25,9 @@ from infra.commit import Manifest, committed
 from infra.demo_pages import DemoPage, hostile_pages
 from infra.look import explain, funnel_rows, rows_of
 from infra.plan import make_plan
-from infra.run import Finished, locked, read_run, run_plan
+from infra.run import Finished, read_run, run_plan
 from infra.runner import InProcess
+from infra.store import LocalStore, open_store
 from infra.verify import collect, verify
 from infra.work import Report, Task, perform
 from pipelines.decide import Decider
@@ -52,7 +53,7 @@ def test_a_run_keeps_english_pages_and_accounts_for_every_record(small_crawl: Pa
     assert accounts.kept == 60 - sum(accounts.dropped.values()) > 30
     assert accounts.dropped["language.wanted"] == 9
     assert verify(made) > 0
-    table = pq.read_table(made.out / "dataset" / "part-00000.parquet")
+    table = pq.read_table(Path(made.store.url) / "dataset" / "part-00000.parquet")
     assert table.schema.equals(DATASET)
     row = table.to_pylist()[0]
     assert row["id"] == "<urn:uuid:00000000-0000-0000-0000-000000000000>"
@@ -127,7 +128,7 @@ def test_one_more_file_leaves_the_tasks_of_the_others_done(small_crawl: Path, tm
 def test_the_limit_takes_the_first_documents(small_crawl: Path, tmp_path: Path) -> None:
     made = run([small_crawl], tmp_path / "out", limit=23)
     assert made.accounts.documents == 23
-    urls = pq.read_table(made.out / "dataset" / "part-00000.parquet").column("url").to_pylist()
+    urls = pq.read_table(Path(made.store.url) / "dataset" / "part-00000.parquet").column("url").to_pylist()
     assert urls[0] == "https://mill.example/0"
     assert urls[-1] == "https://mill.example/22"
     assert verify(made) > 0
@@ -152,12 +153,12 @@ class Interrupted(InProcess):
 def test_a_run_that_died_is_continued_and_only_the_rest_is_done(small_crawl: Path, tmp_path: Path, after: int) -> None:
     whole = run([small_crawl], tmp_path / "whole")
     options = TaskOptions(recipe=RESILIPARSE)
-    plan = make_plan([str(small_crawl)], tmp_path / "out", options, task_bytes=8_000)
+    plan = make_plan([str(small_crawl)], LocalStore(tmp_path / "out"), options, task_bytes=8_000)
     quiet = {"report": lambda *_: None, "on_stage": lambda *_: None}
     with pytest.raises(KeyboardInterrupt), Interrupted(after) as runner:
-        run_plan(plan, tmp_path / "out", options, runner, **quiet)  # type: ignore[arg-type]
+        run_plan(plan, LocalStore(tmp_path / "out"), options, runner, **quiet)  # type: ignore[arg-type]
     with pytest.raises(OutputError, match="no finished run"):
-        read_run(tmp_path / "out")
+        read_run(LocalStore(tmp_path / "out"))
     continued = run([small_crawl], tmp_path / "out")
     assert continued.done_before == after
     assert continued.dataset_sha256 == whole.dataset_sha256
@@ -166,19 +167,19 @@ def test_a_run_that_died_is_continued_and_only_the_rest_is_done(small_crawl: Pat
 
 def test_two_attempts_of_every_task_make_one_output(small_crawl: Path, tmp_path: Path) -> None:
     options = TaskOptions(recipe=RESILIPARSE)
-    plan = make_plan([str(small_crawl)], tmp_path / "out", options, task_bytes=8_000)
+    plan = make_plan([str(small_crawl)], LocalStore(tmp_path / "out"), options, task_bytes=8_000)
     with InProcess() as runner:
         first = list(runner.run(plan.tasks, lambda *_: None))
         assert list(runner.run(plan.tasks, lambda *_: None)) == first
-    collected = collect(tmp_path / "out", older_than=-1, now=time.time())
-    assert collected.attempts == len(plan.tasks)
+    collected = collect(LocalStore(tmp_path / "out"), older_than=-1)
+    assert collected.files == 5 * len(plan.tasks)
     assert verify(run([small_crawl], tmp_path / "out")) > 0
 
 
 def test_an_input_that_changes_after_the_plan_fails_its_task_by_name(small_crawl: Path, tmp_path: Path) -> None:
     shutil.copytree(small_crawl, tmp_path / "crawl")
     options = TaskOptions(recipe=RESILIPARSE)
-    plan = make_plan([str(tmp_path / "crawl")], tmp_path / "out", options)
+    plan = make_plan([str(tmp_path / "crawl")], LocalStore(tmp_path / "out"), options)
     with (tmp_path / "crawl" / "part-1.warc.gz").open("ab") as file:
         file.write(b"more")
     with pytest.raises(InputChanged, match=r"part-1\.warc\.gz has changed"), InProcess() as runner:
@@ -187,7 +188,7 @@ def test_an_input_that_changes_after_the_plan_fails_its_task_by_name(small_crawl
 
 def test_verify_names_a_flipped_byte_a_lost_part_and_a_wrong_account(small_crawl: Path, tmp_path: Path) -> None:
     made = run([small_crawl], tmp_path / "out")
-    part = made.out / "dataset" / "part-00000.parquet"
+    part = Path(made.store.url) / "dataset" / "part-00000.parquet"
     data = bytearray(part.read_bytes())
     part.unlink()
     with pytest.raises(VerifyFailed, match=r"part-00000\.parquet is gone"):
@@ -359,7 +360,10 @@ def test_an_output_folder_inside_the_input_folder_is_no_input(small_crawl: Path,
 
 
 def test_a_second_command_on_the_same_folder_is_refused(small_crawl: Path, tmp_path: Path) -> None:
-    with locked(tmp_path / "out"), pytest.raises(OutputError, match="another gristmill command"):
+    with (
+        open_store(tmp_path / "out").locked(take_over=False),
+        pytest.raises(OutputError, match="another gristmill command"),
+    ):
         run([small_crawl], tmp_path / "out")
     assert run([small_crawl], tmp_path / "out").accounts.kept > 0
 
@@ -439,7 +443,7 @@ def kill_at_random(command: list[str], seed: int, out: Path) -> None:
     """Start a run in a process group of its own, and kill all of it at a random moment after its first commit."""
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not committed(out, "process") and time.monotonic() < deadline:
+    while not committed(LocalStore(out), "process") and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(random.Random(seed).uniform(0.0, 0.4))
     os.killpg(started.pid, signal.SIGKILL)
@@ -450,7 +454,7 @@ def killed_and_continued(small_crawl: Path, folder: Path, seed: int) -> None:
     whole = run([small_crawl], folder / "whole")
     command = commands(small_crawl, folder / "out", "--runner", "inprocess", "--task-size", "8000", "--quiet")
     kill_at_random(command, 10 * seed, folder / "out")
-    done = len(committed(folder / "out", "process"))
+    done = len(committed(LocalStore(folder / "out"), "process"))
     continued = run([small_crawl], folder / "out")
     assert continued.done_before == done > 0
     assert continued.done_now == whole.done_now - done

@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.pack import Run, dataset_sha256, part_runs, parts, smallest, write_part, write_rows
+from pipelines.pack import Part, Run, dataset_sha256, part_runs, parts, smallest, write_part, write_rows
 from pipelines.resources import file_sha256
 from pipelines.schema import DATASET, DROPPED, KEPT, row_groups, write_parquet
+from pipelines.storage import StoredFile
 
 
 def kept_rows(first: int, last: int) -> pa.RecordBatch:
@@ -39,16 +40,24 @@ def runs_of(folder: Path, cuts: list[int]) -> list[Run]:
         path = folder / f"run-{number}.parquet"
         batch = kept_rows(first, last)
         write_parquet(path, [batch], KEPT)
-        runs.append(Run(files=(path,), rows=last - first, characters=sum(map(len, batch.column("text").to_pylist()))))
+        characters = sum(map(len, batch.column("text").to_pylist()))
+        runs.append(Run(files=(stored(path),), content=path.name, rows=last - first, characters=characters))
     return runs
+
+
+def stored(path: Path) -> StoredFile:
+    return StoredFile(url=str(path), bytes=path.stat().st_size)
+
+
+def cut_of(runs: list[Run], target_bytes: int) -> list[Part]:
+    return parts(sum(run.rows for run in runs), sum(run.characters for run in runs), target_bytes=target_bytes)
 
 
 def packed(folder: Path, cuts: list[int], target_bytes: int) -> list[str]:
     folder.mkdir(exist_ok=True, parents=True)
     runs = runs_of(folder, cuts)
     hashes = []
-    for part in parts(runs, target_bytes=target_bytes):
-        needed, skip = part_runs(runs, part)
+    for part, needed, skip in part_runs(cut_of(runs, target_bytes), runs):
         path = folder / f"part-{part.index}.parquet"
         assert (
             write_part(path, needed, skip=skip, rows=part.last - part.first, schema=DATASET) == part.last - part.first
@@ -66,19 +75,18 @@ def test_parts_do_not_depend_on_the_cut(tmp_path_factory, cuts: set[int], target
 
 def test_parts_hold_every_row_once_in_order(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, [0, 7, 7, 40, 100])
-    cut = parts(runs, target_bytes=500)
+    cut = cut_of(runs, 500)
     assert len(cut) > 1
     assert [part.first for part in cut[1:]] == [part.last for part in cut[:-1]]
     ids = []
-    for part in cut:
-        needed, skip = part_runs(runs, part)
+    for part, needed, skip in part_runs(cut, runs):
         write_part(tmp_path / "part.parquet", needed, skip=skip, rows=part.last - part.first, schema=DATASET)
         ids += pq.read_table(tmp_path / "part.parquet").column("id").to_pylist()
     assert ids == [str(number) for number in range(100)]
 
 
 def test_nothing_kept_makes_one_empty_part_with_the_nine_columns(tmp_path: Path) -> None:
-    (part,) = parts([], target_bytes=100)
+    (part,) = cut_of([], 100)
     write_part(tmp_path / "part.parquet", (), skip=0, rows=0, schema=DATASET)
     assert (part.first, part.last) == (0, 0)
     assert pq.read_schema(tmp_path / "part.parquet").names == DATASET.names
@@ -88,7 +96,7 @@ def test_nothing_kept_makes_one_empty_part_with_the_nine_columns(tmp_path: Path)
 def test_files_of_a_retry_are_merged_in_order(tmp_path: Path) -> None:
     write_parquet(tmp_path / "base.parquet", [kept_rows(0, 3), kept_rows(5, 9)], KEPT)
     write_parquet(tmp_path / "more.parquet", [kept_rows(3, 5)], KEPT)
-    run = Run(files=(tmp_path / "base.parquet", tmp_path / "more.parquet"), rows=9)
+    run = Run(files=(stored(tmp_path / "base.parquet"), stored(tmp_path / "more.parquet")), content="", rows=9)
     write_part(tmp_path / "part.parquet", [run], skip=1, rows=7, schema=DATASET)
     assert pq.read_table(tmp_path / "part.parquet").column("id").to_pylist() == [str(n) for n in range(1, 8)]
 
@@ -113,7 +121,7 @@ def test_the_sample_is_of_smallest_keys_for_each_rule_whatever_the_cut(tmp_path:
         for number, (first, last) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
             path = tmp_path / f"{len(cuts)}-{number}.parquet"
             write_parquet(path, [dropped(list(range(first, last)))], DROPPED)
-            runs.append(Run(files=(path,), rows=last - first))
+            runs.append(Run(files=(stored(path),), content=path.name, rows=last - first))
         path = tmp_path / f"sample-{len(cuts)}.parquet"
         write_rows(path, runs, smallest(runs, column="rule", limit=3), DROPPED)
         chosen.append(pq.read_table(path))

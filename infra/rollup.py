@@ -1,0 +1,191 @@
+"""What became of the process tasks of a run, in segments of `SEGMENT` tasks: a run of 10^6 tasks reads 100 objects.
+
+A segment is put if absent as soon as its tasks are committed, so a run that is continued reads segments, and manifests
+only of tasks whose segment was not full. It holds no more than the manifests say. Retries come later and are laid over
+it from their own manifests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import zstandard
+
+from filters.errors import VerifyFailed
+from infra.commit import FileEntry, Manifest, committed, read_manifest, read_manifests
+from infra.failpoints import failpoint
+from infra.store import Store
+from infra.work import PROCESS, RETRY, identity
+from pipelines.accounts import Accounts, total
+
+ROLLUPS = "_work/rollups"
+SEGMENT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOutcome:
+    """A process task with its retries, by level: the files in force, and the account of all."""
+
+    task: str
+    retries: tuple[str, ...]
+    kept: tuple[FileEntry, ...]
+    dropped: tuple[FileEntry, ...]
+    documents: FileEntry
+    quarantined: FileEntry
+    losses: FileEntry
+    accounts: Accounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollup:
+    """The segments of a run's process tasks, in order, how many tasks they hold, and the levels of those retried."""
+
+    segments: tuple[str, ...]
+    tasks: int
+    retries: Mapping[str, tuple[str, ...]]
+
+
+def segments_of(tasks: Sequence[str]) -> list[Sequence[str]]:
+    """The ids of tasks in order, `SEGMENT` at a time."""
+    return [tasks[start : start + SEGMENT] for start in range(0, len(tasks), SEGMENT)]
+
+
+def segment_name(tasks: Sequence[str]) -> str:
+    """Where the segment of these tasks lies, or would lie."""
+    return f"{ROLLUPS}/{identity(PROCESS, list(tasks))}.jsonl.zst"
+
+
+class Segments:
+    """Segments while their tasks are being done. Memory: the encoded outcomes of segments that are begun, not full."""
+
+    def __init__(self, store: Store, tasks: Sequence[str]) -> None:
+        self._store = store
+        self._segments = segments_of(tasks)
+        self._names = [segment_name(segment) for segment in self._segments]
+        self._of = {task: index for index, segment in enumerate(self._segments) for task in segment}
+        self._open: dict[int, dict[str, bytes]] = {}
+        stored = {one.name for one in store.listed(ROLLUPS)}
+        self._full = {index for index, name in enumerate(self._names) if name in stored}
+        self._missing = [len(segment) for segment in self._segments]
+
+    def done_before(self) -> set[str]:
+        """Tasks that are committed. Those of segments that were not full are read, and may fill them."""
+        full = {task for index in self._full for task in self._segments[index]}
+        if len(self._full) == len(self._segments):
+            return full
+        found = committed(self._store, PROCESS)
+        before = [task for task in self._of if task in found and self._of[task] not in self._full]
+        for manifest in read_manifests(self._store, PROCESS, before):
+            self.add(manifest)
+        return full | set(before)
+
+    def add(self, manifest: Manifest) -> None:
+        """Take the manifest of a task; the segment that it fills is stored."""
+        index = self._of[manifest.task]
+        held = self._open.setdefault(index, {})
+        if index in self._full or manifest.task in held:
+            return
+        held[manifest.task] = encoded(manifest)
+        self._missing[index] -= 1
+        if self._missing[index] == 0:
+            del self._open[index]
+            self._full.add(index)
+            failpoint("run.rollup")
+            lines = b"".join(held[task] for task in self._segments[index])
+            self._store.create(self._names[index], zstandard.compress(lines, level=3))
+
+    def rollup(self) -> Rollup:
+        """The segments, all full, with the retries that are committed."""
+        return with_retries(self._store, Rollup(segments=tuple(self._names), tasks=len(self._of), retries={}))
+
+
+def with_retries(store: Store, rollup: Rollup) -> Rollup:
+    """The roll-up with the retries that are committed now, by one listing."""
+    levels: dict[str, list[str]] = {}
+    for name in sorted(committed(store, RETRY)):
+        task, level = name.split("/")
+        levels.setdefault(task, []).append(level)
+    return replace(rollup, retries={task: tuple(found) for task, found in levels.items()})
+
+
+def encoded(manifest: Manifest) -> bytes:
+    """One line of a segment."""
+    files = {
+        name: [one.path.removeprefix("_work/attempts/"), one.sha256, one.bytes, one.rows]
+        for name, one in manifest.files.items()
+    }
+    said = {"task": manifest.task, "files": files, "accounts": manifest.accounts.as_json()}
+    return json.dumps(said, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def decoded(line: bytes) -> TaskOutcome:
+    """The outcome in one line of a segment."""
+    said = json.loads(line)
+    files = {
+        name: FileEntry(path=f"_work/attempts/{path}", sha256=sha256, bytes=size, rows=rows)
+        for name, (path, sha256, size, rows) in said["files"].items()
+    }
+    return TaskOutcome(
+        task=said["task"],
+        retries=(),
+        kept=(files["kept"],),
+        dropped=(files["dropped"],),
+        documents=files["documents"],
+        quarantined=files["quarantined"],
+        losses=files["losses"],
+        accounts=Accounts(**said["accounts"]),
+    )
+
+
+def outcomes(store: Store, rollup: Rollup) -> Iterator[TaskOutcome]:
+    """What is committed for each task, in order. Holds one segment. Raises VerifyFailed where a segment is gone."""
+    for name in rollup.segments:
+        try:
+            lines = zstandard.ZstdDecompressor().stream_reader(store.read(name)).read()
+        except FileNotFoundError:
+            raise VerifyFailed(f"{store.url}/{name} is gone. Run the same command again.") from None
+        for line in lines.splitlines():
+            outcome = decoded(line)
+            levels = rollup.retries.get(outcome.task, ())
+            yield retried(store, outcome, levels) if levels else outcome
+
+
+def retried(store: Store, base: TaskOutcome, levels: Sequence[str]) -> TaskOutcome:
+    """The outcome with its retries: each adds kept and dropped rows and replaces the two other files."""
+    manifests = [read_manifest(store, f"{RETRY}/{base.task}", level) for level in levels]
+    return TaskOutcome(
+        task=base.task,
+        retries=tuple(levels),
+        kept=(*base.kept, *(manifest.files["kept"] for manifest in manifests)),
+        dropped=(*base.dropped, *(manifest.files["dropped"] for manifest in manifests)),
+        documents=manifests[-1].files["documents"],
+        quarantined=manifests[-1].files["quarantined"],
+        losses=base.losses,
+        accounts=total((base.accounts, *(manifest.accounts for manifest in manifests))),
+    )
+
+
+def rollup_json(rollup: Rollup) -> dict[str, Any]:
+    """What `run.json` says of it."""
+    return {"segments": list(rollup.segments), "tasks": rollup.tasks, "retries": dict(rollup.retries)}
+
+
+def rollup_from(said: Mapping[str, Any]) -> Rollup:
+    """The roll-up that `run.json` says."""
+    retries = {task: tuple(levels) for task, levels in said["retries"].items()}
+    return Rollup(segments=tuple(said["segments"]), tasks=said["tasks"], retries=retries)
+
+
+def whole_account(outcomes: Iterable[TaskOutcome], check: Callable[[TaskOutcome], None] | None = None) -> Accounts:
+    """The sum of the tasks' accounts, each looked at by `check` on the way."""
+
+    def each() -> Iterator[Accounts]:
+        for one in outcomes:
+            if check is not None:
+                check(one)
+            yield one.accounts
+
+    return total(each())
