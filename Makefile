@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full check resources clean
+.PHONY: demo test test-full chaos check resources clean
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock tests/servers.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/servers.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -29,6 +30,9 @@ test: resources
 
 test-full: resources
 	$(BIN)/python -m pytest -o timeout=3600
+
+chaos: resources
+	$(BIN)/python -m pytest -o timeout=1800 tests/chaos
 
 clean:
 	rm -rf demo out .venv pipelines/resources

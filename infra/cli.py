@@ -58,6 +58,20 @@ Limit = Annotated[
     typer.Option("--limit", min=1, help="Only the first N documents of the input; of Parquet, whole row groups."),
 ]
 TaskSize = Annotated[str, typer.Option("--task-size", help="Input bytes of one task, for instance 64MiB.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read remote inputs without credentials.")]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Take a store from a command that died on another machine.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Join the Ray cluster that this machine is a node of: `auto`, or HOST:PORT."),
+]
+Unauthenticated = Annotated[
+    bool, typer.Option("--allow-unauthenticated-cluster", help="Go on where the cluster asks for no token.")
+]
+TaskDeadline = Annotated[
+    float, typer.Option("--task-deadline", min=0.01, help="Hours after which a task is tried on another worker, too.")
+]
 Dump = Annotated[str | None, typer.Option("--dump", help="The `dump` column [default: CC-MAIN-... in the path].")]
 
 
@@ -113,6 +127,11 @@ def run(
     task_size: TaskSize = "256MiB",
     dropped: Annotated[str, typer.Option(help="Dropped documents to keep for each rule: a number, or `all`.")] = "100",
     allow_quarantined: Annotated[bool, typer.Option(help="Go on above the quarantine budget.")] = False,
+    anonymous: Anonymous = False,
+    address: Address = None,
+    allow_unauthenticated_cluster: Unauthenticated = False,
+    task_deadline: TaskDeadline = 6.0,
+    take_over: TakeOver = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -134,6 +153,11 @@ def run(
         task_bytes=byte_count(task_size),
         dropped_samples=dropped_count(dropped),
         allow_quarantined=allow_quarantined,
+        anonymous=anonymous,
+        address=address,
+        allow_unauthenticated=allow_unauthenticated_cluster,
+        task_seconds=3600 * task_deadline,
+        take_over=take_over,
         quiet=quiet,
     )
     report_run(made, as_json=as_json)
@@ -194,6 +218,7 @@ def plan(
     workers: Workers = None,
     limit: Limit = None,
     task_size: TaskSize = "256MiB",
+    anonymous: Anonymous = False,
     pages: Annotated[int, typer.Option(min=1, help="Pages to try the recipe on.")] = 200,
     as_json: Json = False,
 ) -> None:
@@ -202,7 +227,14 @@ def plan(
     from pipelines.recipe import load_recipe
 
     said = estimate(
-        load_recipe(recipe), input, out, workers=workers, limit=limit, task_bytes=byte_count(task_size), pages=pages
+        load_recipe(recipe),
+        input,
+        out,
+        workers=workers,
+        limit=limit,
+        task_bytes=byte_count(task_size),
+        pages=pages,
+        anonymous=anonymous,
     )
     if as_json:
         data(said)

@@ -33,15 +33,25 @@ from pipelines.sources import cut
 from pipelines.yaml_data import nearest
 
 
-def make_runner(name: str, workers: int | None) -> Runner:
-    """The runner of this name; `inprocess` has one worker."""
+def make_runner(
+    name: str,
+    workers: int | None,
+    *,
+    address: str | None = None,
+    allow_unauthenticated: bool = False,
+    task_seconds: float | None = None,
+) -> Runner:
+    """The runner of this name; `inprocess` has one worker, and no cluster to join."""
     if name == "inprocess":
         if workers not in (None, 1):
             raise InputError(f"--runner inprocess has one worker, not {workers}. Use --runner ray for more.")
+        if address is not None:
+            raise InputError(f"--runner inprocess joins no cluster. Leave out --address {address} or the runner.")
         return InProcess()
     from infra.ray_runner import OnRay
 
-    return OnRay(workers)
+    given = {} if task_seconds is None else {"task_seconds": task_seconds}
+    return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, **given)
 
 
 def check_languages(recipe: Recipe) -> None:
@@ -62,6 +72,7 @@ def run_recipe(
     runner: str = "ray",
     address: str | None = None,
     allow_unauthenticated: bool = False,
+    task_seconds: float | None = None,
     workers: int | None = None,
     limit: int | None = None,
     dump: str | None = None,
@@ -82,7 +93,13 @@ def run_recipe(
     with (
         Progress(sys.stderr, quiet=quiet) as progress,
         store.locked(take_over=take_over),
-        make_runner(runner, workers) as started,
+        make_runner(
+            runner,
+            workers,
+            address=address,
+            allow_unauthenticated=allow_unauthenticated,
+            task_seconds=task_seconds,
+        ) as started,
     ):
         planned = make_plan(
             inputs,

@@ -51,7 +51,7 @@ def make_plan(
     """
     # What a run wrote is no input of it, not even where --out lies in an input folder.
     ours = (f"file://{store.url}/", f"{store.url}/")
-    found_sources = find_sources(inputs, relative_to=relative_to, **({"anonymous": True} if anonymous else {}))  # type: ignore
+    found_sources = find_sources(inputs, relative_to=relative_to, anonymous=anonymous)
     sources = [one for one in found_sources if not one.url.startswith(ours)]
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")

@@ -23,7 +23,6 @@ from pipelines.read import record_starts
 from pipelines.record import Slice, Source
 from pipelines.storage import (
     Facts,
-    described,
     described_all,
     is_glob,
     listed,
@@ -231,25 +230,16 @@ def _sources(found: Sequence[_Found], anonymous: bool) -> list[Source]:
             one.path.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(f"{one.path!r}: its name is not UTF-8, and `file_path` must be. Rename it.") from error
-    unknown = [one.url for one in found if one.facts is None and local_path(one.url) is None]
-    asked = iter([described(unknown[0], anonymous=anonymous)] if len(unknown) == 1 else _described(unknown, anonymous))
-    sources = []
-    for one in found:
-        here = local_path(one.url) is not None
-        facts = _local_facts(one) if here else one.facts or next(asked)
-        sources.append(
-            Source(path=one.path, url=one.url, size=facts.size, version=facts.version, anonymous=anonymous and not here)
+    facts = described_all([one.url for one in found if one.facts is None], anonymous=anonymous)
+    asked = iter(facts)
+    return [
+        Source(
+            path=one.path,
+            url=one.url,
+            size=facts.size,
+            version=facts.version,
+            anonymous=anonymous and local_path(one.url) is None,
         )
-    return sources
-
-
-def _described(urls: Sequence[str], anonymous: bool) -> list[Facts]:
-    return described_all(urls, anonymous=anonymous) if urls else []
-
-
-def _local_facts(found: _Found) -> Facts:
-    try:
-        status = Path(found.url.removeprefix("file://")).stat()
-    except OSError as error:
-        raise InputError(f"{found.path} cannot be read: {error.strerror}. Check the path.") from error
-    return Facts(size=status.st_size, version=f"{status.st_size}-{status.st_mtime_ns}")
+        for one in found
+        for facts in [one.facts or next(asked)]
+    ]

@@ -1,86 +1,50 @@
 """Files behind URLs: one way to reach a store, and one way to be patient with it.
 
-The clients' own retries are switched off, so that one policy holds everywhere: a call is done again, with full jitter,
-while its error is one that passes (SlowDown, 5xx, a reset, a body cut short). What cannot be done is an OSError,
-whichever client says so. Credentials come from where the store's client looks for them, never from a URL.
+The clients' own retries are switched off, so that one policy holds everywhere (pipelines/patience.py). Credentials come
+from where the store's client looks for them, never from a URL.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import re
-import socket
-import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from filters.errors import InputChanged, InputError
 from pipelines import web
+from pipelines.patience import ShortRead
+from pipelines.patience import patiently as patiently
+from pipelines.patience import transient as transient
 from pipelines.web import courteous as courteous
+from pipelines.zip_entry import entry_facts, entry_file
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-ATTEMPTS, THROTTLED_ATTEMPTS = 15, 30
-"""How often a call is made before its error stands; the second where the store says that it has too much to do."""
-# Full jitter: a wait is drawn from (0, min(WAIT_MAX, 0.2 * 2^n)) seconds: about 80 s over 15 attempts, 4 min over 30.
-WAIT_SECONDS, WAIT_MAX_SECONDS = 0.2, 20.0
-RETRY_AFTER_MAX_SECONDS = 120.0
-"""A store that asks for more is asked again after this long."""
 READ_BYTES = 8 << 20
 """One range request; a worker that decides 16 pages a second asks for one about every 15 seconds."""
 REQUESTS = 16
 """Requests at a time where many small ones are needed."""
 CONNECT_SECONDS, SILENT_SECONDS = 10, 60
 
-_PASSING = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED, errno.EREMOTEIO}
-# Names resolve a moment later where the resolver was only out of reach; a name that does not exist is an error.
-_PASSING |= {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNABORTED, socket.EAI_AGAIN}
-_THROTTLING_CODES = {
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-_PASSING_CODES = _THROTTLING_CODES | {
-    "BadDigest",
-    "ConditionalRequestConflict",
-    "IncompleteBody",
-    "InternalError",
-    "OperationAborted",
-    "RequestTimeout",
-    "XAmzContentSHA256Mismatch",
-}
-_THROTTLING_STATUSES = {429, 503}
-_PASSING_STATUSES = _THROTTLING_STATUSES | {408, 425, 500, 502, 504}
-_DEFINITE = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _SECRET = re.compile(
     r"x-(amz|goog)-(signature|credential|security-token)|signature|sig|awsaccesskeyid|(access_)?token|api[_-]?key|"
     "password|secret"
 )
-_ACCESS = re.compile("Credential|Token|SSO|Profile|Auth|Login")
 HINT = (
     "Check that this process has credentials that reach it and have not expired (s3: AWS_ACCESS_KEY_ID with "
     "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or an instance role; AWS_ENDPOINT_URL where the store is not Amazon's), or "
     "read what is public with --anonymous."
 )
 """What to do where a store refuses."""
-
-
-class ShortRead(ConnectionError):
-    """A store gave fewer bytes than the file has there."""
 
 
 def file_system(url: str, *, anonymous: bool = False) -> tuple[Any, str]:
@@ -142,112 +106,6 @@ def refuse_credentials(url: str) -> None:
             )
 
 
-def transient(error: BaseException) -> bool:
-    """True where the same call may succeed a moment later."""
-    if isinstance(error, _DEFINITE) or type(error).__name__ in ("FileExpired", "ClientConnectorCertificateError"):
-        return False
-    if throttled(error) or isinstance(error, TimeoutError | ConnectionError):
-        return True
-    for one in _chain(error):
-        code, status = _said(one)
-        if code in _PASSING_CODES or status in _PASSING_STATUSES:
-            return True
-        if code is not None or status is not None:
-            return False
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _PASSING
-    # What aiohttp and botocore raise where no answer came, or not all of it. Neither is imported here: a run on local
-    # files needs none of them.
-    return any(
-        one.__module__.split(".")[0] in ("aiohttp", "botocore", "aiobotocore") and one.__name__ in _BROKEN
-        for one in type(error).__mro__
-    )
-
-
-_BROKEN = {"ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError", "HTTPClientError"}
-_BROKEN |= {"IncompleteReadError", "ResponseStreamingError", "ConnectionError", "ReadTimeoutError"}
-# A proxy's page of HTML in place of S3's XML.
-_BROKEN |= {"ResponseParserError"}
-
-
-def throttled(error: BaseException) -> bool:
-    """True where the store says that it has too much to do."""
-    return any(
-        code in _THROTTLING_CODES or status in _THROTTLING_STATUSES for code, status in map(_said, _chain(error))
-    )
-
-
-def _chain(error: BaseException) -> tuple[BaseException, ...]:
-    """The error, and the client's own where fsspec has translated it."""
-    return (error,) if error.__cause__ is None else (error, error.__cause__)
-
-
-def _said(error: BaseException) -> tuple[str | None, int | None]:
-    """The S3 error code and the HTTP status that an error carries; None where it has none."""
-    response = getattr(error, "response", None)
-    if isinstance(response, Mapping):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return response.get("Error", {}).get("Code"), status
-    for name in ("status", "status_code", "code"):
-        if isinstance(status := getattr(error, name, None), int):
-            return None, status
-    return None, None
-
-
-def asked_wait(error: BaseException | None) -> float:
-    """Seconds that a store asked to be left alone after this error; at least web.RETRY_SECONDS for a web server."""
-    if isinstance(error, web.WebError):
-        return min(RETRY_AFTER_MAX_SECONDS, max(web.RETRY_SECONDS, error.retry_after))
-    for one in () if error is None else _chain(error):
-        response = getattr(one, "response", None)
-        if isinstance(response, Mapping):
-            said = str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", ""))
-            return min(RETRY_AFTER_MAX_SECONDS, float(said)) if said.isdecimal() else 0.0
-    return 0.0
-
-
-def _wait(state: RetryCallState) -> float:
-    jitter = wait_random_exponential(multiplier=WAIT_SECONDS, max=WAIT_MAX_SECONDS)(state)
-    return jitter + asked_wait(_error_of(state))
-
-
-def _stop(state: RetryCallState) -> bool:
-    error = _error_of(state)
-    return state.attempt_number >= (THROTTLED_ATTEMPTS if error is not None and throttled(error) else ATTEMPTS)
-
-
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return None if state.outcome is None else state.outcome.exception()
-
-
-def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what `call` returns, done again while its error is transient; raise the last one.
-
-    What the store's client raises is raised as an OSError: as PermissionError where credentials are the matter.
-    """
-    retrying = Retrying(stop=_stop, wait=_wait, retry=retry_if_exception(transient), reraise=True)
-    try:
-        return retrying(call, *args, **kwargs)
-    except client_errors() as error:
-        kind = PermissionError if _ACCESS.search(type(error).__name__) else OSError
-        number = errno.EACCES if kind is PermissionError else errno.EIO
-        raise kind(number, str(error) or type(error).__name__) from error
-
-
-def client_errors() -> tuple[type[Exception], ...]:
-    """The errors of the stores' clients that are no OSError. A client that was never imported raised none."""
-    named = (
-        ("botocore.exceptions", "BotoCoreError"),
-        ("botocore.exceptions", "ClientError"),
-        ("botocore.parsers", "ResponseParserError"),
-        ("aiohttp", "ClientError"),
-        ("google.auth.exceptions", "GoogleAuthError"),
-        ("azure.core.exceptions", "AzureError"),
-    )
-    found = [getattr(sys.modules[module], name) for module, name in named if module in sys.modules]
-    return tuple(one for one in found if not issubclass(one, OSError))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a store says of a file: its bytes, and a version that changes when they do."""
@@ -270,25 +128,65 @@ def facts_of(said: Mapping[str, Any]) -> Facts | None:
 
 
 def described(url: str, *, anonymous: bool = False) -> Facts:
-    """What the store says of a file now, by one request. Raises InputError where it is not there, or may not be seen."""
-    return _described(url, *file_system(url, anonymous=anonymous))
+    """What the store says of a file now, by one request. Raises InputError where it is absent or may not be seen."""
+    (facts,) = described_all([url], anonymous=anonymous)
+    return facts
 
 
 def described_all(urls: Sequence[str], *, anonymous: bool = False) -> list[Facts]:
     """The same of each file, in order, REQUESTS at a time. Raises the error of the first that has one."""
-    return _each(_described, urls, anonymous)
+
+    def facts(url: str) -> dict[str, Any]:
+        if (local := local_path(url)) is not None:
+            status = local.stat()
+            return {"size": status.st_size, "mtime": status.st_mtime_ns}
+        if (entry := _zip_entry(url)) is not None:
+            name, outer = entry
+            with opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous) as file:
+                return entry_facts(file, name)
+        system, path = systems[url]
+        said: dict[str, Any] = (
+            patiently(web.described, system, path) if web.is_web(url) else patiently(system.info, path)
+        )
+        return said
+
+    def checked(url: str) -> Facts:
+        try:
+            found = facts_of(facts(url))
+        except FileNotFoundError as error:
+            raise InputError(f"{url} does not exist. Check the address.") from error
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{url} cannot be looked at: {error}. {HINT}") from error
+        if found is None:
+            raise InputError(f"{url}: its server does not say how large it is. Copy it here first.")
+        return found
+
+    systems = _systems(urls, anonymous)
+    return _each(checked, urls)
 
 
-def _described(url: str, system: Any, path: str) -> Facts:
-    try:
-        facts = patiently(web.described, system, path) if web.is_web(url) else patiently(system.info, path)
-    except FileNotFoundError as error:
-        raise InputError(f"{url} does not exist: {error}. Check the address.") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{url} cannot be looked at: {error}. {HINT}") from error
-    if (found := facts_of(facts)) is None:
-        raise InputError(f"{url}: its server does not say how large it is. Copy it here first.")
-    return found
+def _systems(urls: Sequence[str], anonymous: bool) -> dict[str, tuple[Any, str]]:
+    """The file system and the path of each remote URL. fsspec makes a client for every thread that asks for one: these
+    are made in one thread, and shared.
+    """
+    return {
+        url: file_system(url, anonymous=anonymous)
+        for url in urls
+        if local_path(url) is None and _zip_entry(url) is None
+    }
+
+
+def _each(ask: Callable[[str], T], urls: Sequence[str]) -> list[T]:
+    if len(urls) == 1:
+        return [ask(urls[0])]
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        return list(threads.map(ask, urls))
+
+
+def _zip_entry(url: str) -> tuple[str, str] | None:
+    """Name of the entry and URL of the zip, where this is one in the other."""
+    name, chained, outer = url.removeprefix("zip://").partition("::")
+    return (name, outer) if chained and url.startswith("zip://") else None
 
 
 def listed(url: str, *, anonymous: bool = False) -> dict[str, Facts | None]:
@@ -297,35 +195,30 @@ def listed(url: str, *, anonymous: bool = False) -> dict[str, Facts | None]:
     One request a thousand files where the store lists so (S3). A web folder is what its page links to. Raises
     InputError where the place cannot be listed; what does not exist holds nothing.
     """
-    return _listed(url, *file_system(url, anonymous=anonymous))
+    (files,) = listed_all([url], anonymous=anonymous)
+    return files
 
 
 def listed_all(urls: Sequence[str], *, anonymous: bool = False) -> list[dict[str, Facts | None]]:
     """The same of each place, in order, REQUESTS at a time. Raises the error of the first that has one."""
-    return _each(_listed, urls, anonymous)
 
+    def files(url: str) -> dict[str, Facts | None]:
+        system, path = systems[url]
+        courteous(url)
+        try:
+            found = patiently(system.glob if is_glob(url) else system.find, path, detail=True)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{url} cannot be listed: {error}. {HINT}") from error
+        return {
+            str(system.unstrip_protocol(name)): facts_of(said) if said.get("ETag") or said.get("etag") else None
+            for name, said in found.items()
+            if said.get("type") != "directory" and not name.endswith("/")
+        }
 
-def _listed(url: str, system: Any, path: str) -> dict[str, Facts | None]:
-    courteous(url)
-    try:
-        found = patiently(system.glob if is_glob(url) else system.find, path, detail=True)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{url} cannot be listed: {error}. {HINT}") from error
-    files: dict[str, Facts | None] = {}
-    for name, said in found.items():
-        if said.get("type") != "directory" and not name.endswith("/"):
-            tagged = said.get("ETag") is not None or said.get("etag") is not None
-            files[str(system.unstrip_protocol(name))] = facts_of(said) if tagged else None
-    return files
-
-
-def _each(ask: Callable[[str, Any, str], T], urls: Sequence[str], anonymous: bool) -> list[T]:
-    # fsspec makes a client for every thread that asks for one; these are made here, and shared.
-    asked = [(url, *file_system(url, anonymous=anonymous)) for url in urls]
-    with ThreadPoolExecutor(REQUESTS) as threads:
-        return list(threads.map(lambda one: ask(*one), asked))
+    systems = _systems(urls, anonymous)
+    return _each(files, urls)
 
 
 def is_glob(url: str) -> bool:
@@ -375,6 +268,13 @@ class RangeFile(io.RawIOBase):
         """Where the next read begins."""
         return self._at
 
+    def readall(self) -> bytes:
+        """What is left of the file, READ_BYTES a request. The default would ask for 8 KiB each time."""
+        blocks = []
+        while block := self.read(READ_BYTES):
+            blocks.append(block)
+        return b"".join(blocks)
+
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` as far as the file goes.
 
@@ -392,9 +292,9 @@ class RangeFile(io.RawIOBase):
             except (OSError, ValueError) as error:
                 if type(error).__name__ == "FileExpired":
                     raise InputChanged(f"{self._url} was overwritten while it was read. Run again.") from error
+                hint = f" {HINT}" if isinstance(error, PermissionError) else ""
                 raise InputError(
-                    f"{self._url} cannot be read on: {error}. {HINT if isinstance(error, PermissionError) else ''}"
-                    "The same command continues."
+                    f"{self._url} cannot be read on: {error}.{hint} The same command continues from what is committed."
                 ) from error
             self._at += count
         return count
@@ -437,6 +337,9 @@ def opened(url: str, *, size: int, version: str | None = None, anonymous: bool =
     """
     if (local := local_path(url)) is not None:
         return cast(BinaryIO, local.open("rb", buffering=0))
+    if (entry := _zip_entry(url)) is not None:
+        name, outer = entry
+        return entry_file(opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous), name)
     raw = RangeFile(url, size=size, version=version, anonymous=anonymous)
     return cast(BinaryIO, io.BufferedReader(raw, READ_BYTES))
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fixtures import bucket, faulty, s3, s3_server  # noqa: F401 - fixtures
+
 NOUNS = (
     "miller river stone wheel bridge brook sack grain meadow village market winter harvest baker road barn ledger "
     "letter window carpenter orchard lantern horse ferry tower garden kitchen harbour teacher neighbour mountain forest"

@@ -39,11 +39,13 @@ def create(root: Path, name: str, number: int) -> bool:
     return LocalStore(root).create(name, b"%d" % number * 10_000)
 
 
-@pytest.fixture(params=["local", "objects"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A local folder, and an object store in memory: one contract."""
+    """A local folder, an object store in memory, and a real one: one contract."""
     if request.param == "local":
         return LocalStore(tmp_path / "out")
+    if request.param == "s3":
+        return open_store(f"{request.getfixturevalue('bucket')}/out")
     return open_store(f"memory://{uuid.uuid4().hex}/out")
 
 

@@ -1,4 +1,7 @@
-"""Fixtures over the servers: one SeaweedFS for the whole session, and a bucket of its own for every test."""
+"""Fixtures over the servers: one SeaweedFS for the whole session, and a bucket of its own for every test.
+
+A plugin of pytest: `tests/conftest.py` names it in `pytest_plugins`.
+"""
 
 from __future__ import annotations
 
