@@ -9,6 +9,8 @@ GristmillError
 │   ├── CommitConflict        two attempts of one task gave different bytes
 │   └── VerifyFailed          what is stored is not what its manifest says
 ├── TaskFailed                a task could not be done within its attempts
+├── ClusterError              a Ray cluster cannot be reached or may not be used, or has no such job
+│   └── PreflightFailed       a node is not like the driver
 ├── QuarantineBudgetExceeded  more documents were quarantined than the run allows
 └── NoSuchDocument            no document has this id or URL
 """
@@ -50,6 +52,14 @@ class VerifyFailed(OutputError):
 
 class TaskFailed(GristmillError):
     """A task could not be done within its attempts."""
+
+
+class ClusterError(GristmillError):
+    """A Ray cluster cannot be reached or may not be used, or has no such job."""
+
+
+class PreflightFailed(ClusterError):
+    """A node is not like the driver."""
 
 
 class QuarantineBudgetExceeded(GristmillError):

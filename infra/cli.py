@@ -1,14 +1,16 @@
 """The command line: thin over the library. Data on stdout, progress and errors on stderr.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget, 130 interrupted.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -76,8 +78,12 @@ Dump = Annotated[str | None, typer.Option("--dump", help="The `dump` column [def
 
 
 def main() -> None:
-    """Run the command line; every error that Gristmill raises on purpose becomes one message and an exit code."""
+    """Run the command line; every error that Gristmill raises on purpose becomes one message and an exit code.
+
+    A request to end (SIGTERM) is met as an interrupt is: what was begun is abandoned, what is committed stays.
+    """
     try:
+        signal.signal(signal.SIGTERM, terminated)
         app()
     except QuarantineBudgetExceeded as error:
         fail(error, 3)
@@ -86,9 +92,17 @@ def main() -> None:
     except GristmillError as error:
         fail(error, 1)
     except SystemExit as end:
-        if end.code == 130:
+        if end.code in (130, TERMINATED):
             print("interrupted; what was committed is kept, and the same command continues", file=sys.stderr)
         raise
+
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+def terminated(number: int, frame: FrameType | None) -> None:
+    """End this process through its `finally` clauses: workers, locks and scratch go with it."""
+    raise SystemExit(TERMINATED)
 
 
 def fail(error: GristmillError, code: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from filters.errors import CommitConflict, VerifyFailed
 from infra.failpoints import failpoint
-from infra.store import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store
+from infra.store import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store, read_decoded
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
 
@@ -59,7 +59,7 @@ class Manifest:
             "timing_dependent": self.timing_dependent,
             "measured": self.measured,
         }
-        return json.dumps(said, sort_keys=True, indent=1).encode()
+        return json.dumps(said, sort_keys=True).encode()
 
     @classmethod
     def decoded(cls, data: bytes) -> Manifest:
@@ -102,7 +102,7 @@ def commit(store: Store, manifest: Manifest) -> Manifest:
     failpoint("attempt.stored")
     if store.create(name, manifest.encoded()):
         return manifest
-    winner = Manifest.decoded(store.read(name))
+    winner = read_decoded(store, name, Manifest.decoded)
     if winner.outcome == manifest.outcome:
         return winner
     store.create(f"{CONFLICTS}/{manifest.task}-{uuid.uuid4().hex}.json", manifest.encoded())
@@ -126,7 +126,7 @@ def committed(store: Store, stage: str) -> set[str]:
 
 def read_manifest(store: Store, stage: str, task: str) -> Manifest:
     """The manifest of a task that is committed."""
-    return Manifest.decoded(store.read(manifest_name(stage, task)))
+    return read_decoded(store, manifest_name(stage, task), Manifest.decoded)
 
 
 def read_manifests(store: Store, stage: str, tasks: Iterable[str]) -> Iterator[Manifest]:

@@ -17,7 +17,7 @@ import zstandard
 from filters.errors import VerifyFailed
 from infra.commit import FileEntry, Manifest, committed, read_manifest, read_manifests
 from infra.failpoints import failpoint
-from infra.store import Store
+from infra.store import Store, read_decoded
 from infra.work import PROCESS, RETRY, identity
 from pipelines.accounts import Accounts, total
 
@@ -111,6 +111,14 @@ def with_retries(store: Store, rollup: Rollup) -> Rollup:
     return replace(rollup, retries={task: tuple(found) for task, found in levels.items()})
 
 
+def decompressed(data: bytes) -> list[bytes]:
+    """The lines of a segment. Raises ValueError where it is not whole."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(data).splitlines()
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
 def encoded(manifest: Manifest) -> bytes:
     """One line of a segment."""
     files = {
@@ -144,10 +152,10 @@ def outcomes(store: Store, rollup: Rollup) -> Iterator[TaskOutcome]:
     """What is committed for each task, in order. Holds one segment. Raises VerifyFailed where a segment is gone."""
     for name in rollup.segments:
         try:
-            lines = zstandard.ZstdDecompressor().stream_reader(store.read(name)).read()
+            lines = read_decoded(store, name, decompressed)
         except FileNotFoundError:
             raise VerifyFailed(f"{store.url}/{name} is gone. Run the same command again.") from None
-        for line in lines.splitlines():
+        for line in lines:
             outcome = decoded(line)
             levels = rollup.retries.get(outcome.task, ())
             yield retried(store, outcome, levels) if levels else outcome

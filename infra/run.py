@@ -18,7 +18,7 @@ from infra.packing import part_tasks, parts_of, runs_of, sample_tasks, sampled_r
 from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json, whole_account
 from infra.runner import Runner
-from infra.store import Store
+from infra.store import Store, read_decoded
 from infra.work import PACK, PROCESS, SCHEMAS, PackTask, Report, Task
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
@@ -233,7 +233,7 @@ def run_json(made: Finished) -> dict[str, Any]:
 def read_run(store: Store) -> Finished:
     """Return what a folder says that it holds. Raises OutputError where no run has finished there."""
     try:
-        said = json.loads(store.read(RUN_FILE))
+        said = read_decoded(store, RUN_FILE, json.loads)
     except (FileNotFoundError, NotADirectoryError):
         raise OutputError(
             f"{store.url}: no finished run ({RUN_FILE} is not there). Run the same `gristmill run` again to end it."

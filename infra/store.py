@@ -15,17 +15,20 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
-from filters.errors import InputError, OutputError
+from filters.errors import InputError, OutputError, VerifyFailed
 from infra.failpoints import failpoint
-from pipelines.storage import file_system, local_path, opened, patiently
+from pipelines.patience import ShortRead, patiently
+from pipelines.storage import file_system, local_path, opened
+
+T = TypeVar("T")
 
 ATTEMPTS, MANIFESTS, CONFLICTS = "_work/attempts", "_work/manifests", "_work/conflicts"
 LOCK = "_work/lock"
@@ -375,7 +378,7 @@ class ObjectStore:
         mine = json.dumps({"host": socket.gethostname(), "boot": boot_id(), "pid": os.getpid(), "of": uuid.uuid4().hex})
         while not self.create(LOCK, mine.encode()):
             try:
-                holder = json.loads(self.read(LOCK))
+                holder = read_decoded(self, LOCK, json.loads)
             except FileNotFoundError:
                 continue
             if not take_over and not is_gone(holder):
@@ -420,6 +423,23 @@ class ObjectStore:
                 f"{self.url}: this store overwrites an object that a request asked to create only if absent "
                 "(If-None-Match), so two attempts of a task could both win. Use a store that honours it."
             )
+
+
+def read_decoded(store: Store, name: str, decode: Callable[[bytes], T]) -> T:
+    """What `decode` makes of an object that was written whole. Some servers cut an answer short and call it whole:
+    what cannot be decoded is read again. Raises VerifyFailed where it stays so, and FileNotFoundError.
+    """
+
+    def once() -> T:
+        try:
+            return decode(store.read(name))
+        except ValueError as error:
+            raise ShortRead(str(error)) from error
+
+    try:
+        return once() if isinstance(store, LocalStore) else patiently(once)
+    except ShortRead as error:
+        raise VerifyFailed(f"{store.url}/{name} is not what was written ({error}). Restore it.") from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from infra.commit import FileEntry, Manifest, check_file
 from infra.look import columns_of, outcome_counts, parquet_rows
 from infra.rollup import TaskOutcome, whole_account
 from infra.run import RUN_FILE, Finished, read_run
-from infra.store import LOCK, MANIFESTS, Store
+from infra.store import LOCK, MANIFESTS, Store, read_decoded
 from infra.work import SCHEMAS
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
@@ -109,7 +109,7 @@ def collect(store: Store, *, older_than: float) -> Collected:
         files = list(store.listed(""))
         kept = {one.name for one in files if RECORDS.fullmatch(one.name)}
         for name in [one for one in kept if one.startswith(MANIFESTS)]:
-            kept |= {entry.path for entry in Manifest.decoded(store.read(name)).files.values()}
+            kept |= {entry.path for entry in read_decoded(store, name, Manifest.decoded).files.values()}
         if RUN_FILE in kept:
             kept |= {entry.path for entries in read_run(store).files.values() for entry in entries}
         old = [

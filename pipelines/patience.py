@@ -82,6 +82,7 @@ def transient(error: BaseException) -> bool:
 
 _BROKEN = {"ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError", "HTTPClientError"}
 _BROKEN |= {"IncompleteReadError", "ResponseStreamingError", "ConnectionError", "ReadTimeoutError"}
+_BROKEN |= {"FlexibleChecksumError"}
 # A proxy's page of HTML in place of S3's XML.
 _BROKEN |= {"ResponseParserError"}
 

@@ -227,13 +227,17 @@ def is_glob(url: str) -> bool:
 
 
 class RangeFile(io.RawIOBase):
-    """Random access to a remote file of `size` bytes; every read is one range request, whole or done again.
+    """Random access to a remote file of `size` bytes; every range request is answered whole, or made again.
 
-    Where `version` is given (`Facts.version`), no byte of another version is ever returned.
+    A request asks for `ahead` bytes at least, and the last answer is kept: reads within it ask nothing. Where `version`
+    is given (`Facts.version`), no byte of another version is ever returned.
     """
 
-    def __init__(self, url: str, *, size: int, version: str | None = None, anonymous: bool = False) -> None:
-        self._url, self._size, self._at = url, size, 0
+    def __init__(
+        self, url: str, *, size: int, version: str | None = None, anonymous: bool = False, ahead: int = 0
+    ) -> None:
+        self._url, self._size, self._at, self._ahead = url, size, 0, ahead
+        self._block, self._block_at = b"", 0
         self._file: BinaryIO | None = None
         system, path = file_system(url, anonymous=anonymous)
         self._range: Callable[[int, int], bytes]
@@ -282,22 +286,28 @@ class RangeFile(io.RawIOBase):
         """
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._at))
-        if count:
-            try:
-                view[:count] = patiently(self._whole_range, self._at, count)
-            except ShortRead as error:
-                raise InputChanged(f"{self._url} is shorter than its {self._size:,} bytes: {error}.") from error
-            except FileNotFoundError as error:
-                raise InputChanged(f"{self._url} was removed while it was read. Plan the run anew.") from error
-            except (OSError, ValueError) as error:
-                if type(error).__name__ == "FileExpired":
-                    raise InputChanged(f"{self._url} was overwritten while it was read. Run again.") from error
-                hint = f" {HINT}" if isinstance(error, PermissionError) else ""
-                raise InputError(
-                    f"{self._url} cannot be read on: {error}.{hint} The same command continues from what is committed."
-                ) from error
-            self._at += count
+        skip = self._at - self._block_at
+        if count and not 0 <= skip <= len(self._block) - count:
+            asked = max(count, min(self._ahead, self._size - self._at))
+            self._block, self._block_at, skip = self._fetched(self._at, asked), self._at, 0
+        view[:count] = memoryview(self._block)[skip : skip + count]
+        self._at += count
         return count
+
+    def _fetched(self, at: int, count: int) -> bytes:
+        try:
+            return patiently(self._whole_range, at, count)
+        except ShortRead as error:
+            raise InputChanged(f"{self._url} is shorter than its {self._size:,} bytes: {error}.") from error
+        except FileNotFoundError as error:
+            raise InputChanged(f"{self._url} was removed while it was read. Plan the run anew.") from error
+        except (OSError, ValueError) as error:
+            if type(error).__name__ == "FileExpired":
+                raise InputChanged(f"{self._url} was overwritten while it was read. Run again.") from error
+            hint = f" {HINT}" if isinstance(error, PermissionError) else ""
+            raise InputError(
+                f"{self._url} cannot be read on: {error}.{hint} The same command continues from what is committed."
+            ) from error
 
     def _whole_range(self, at: int, count: int) -> bytes:
         data = self._range(at, count)
@@ -340,8 +350,7 @@ def opened(url: str, *, size: int, version: str | None = None, anonymous: bool =
     if (entry := _zip_entry(url)) is not None:
         name, outer = entry
         return entry_file(opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous), name)
-    raw = RangeFile(url, size=size, version=version, anonymous=anonymous)
-    return cast(BinaryIO, io.BufferedReader(raw, READ_BYTES))
+    return cast(BinaryIO, RangeFile(url, size=size, version=version, anonymous=anonymous, ahead=READ_BYTES))
 
 
 def local_path(url: str) -> Path | None:

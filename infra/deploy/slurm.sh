@@ -67,7 +67,7 @@ on_term() {
 
 # Back into the queue, unless somebody cancelled the job: then its state is RUNNING no more.
 requeue() {
-    if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
+    if [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
         scontrol requeue "$SLURM_JOB_ID"
         say "requeued; the next start goes on from here"
     fi

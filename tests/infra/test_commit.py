@@ -180,8 +180,11 @@ def test_scratch_of_a_process_that_was_killed_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = "import os, tempfile; from infra.store import scratch; tempfile.tempdir = os.environ['T']; s = scratch(); s.__enter__()"
-    subprocess.run([sys.executable, "-c", left + "; os.kill(os.getpid(), 9)"], env=os.environ | {"T": str(tmp_path)})
+    code = (
+        "import os, tempfile; from infra.store import scratch; tempfile.tempdir = os.environ['T'];"
+        "held = scratch(); held.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"T": str(tmp_path)}, check=False)
     assert len(list(tmp_path.iterdir())) == 1
     with scratch() as mine, scratch() as other:
         assert set(tmp_path.iterdir()) == {mine, other}

@@ -16,6 +16,7 @@ import pytest
 
 from infra.commands import run_recipe
 from infra.run import read_run
+from infra.store import open_store
 from infra.verify import verify
 from pipelines.recipe import load_recipe
 
@@ -50,7 +51,7 @@ def test_the_hash_is_that_of_one_process_for_any_number_of_workers(
     expected = undisturbed(small_crawl, tmp_path / "whole")
     done = subprocess.run(command(small_crawl, tmp_path / "out", workers), capture_output=True, check=True)
     assert json.loads(done.stdout)["dataset_sha256"] == expected
-    assert verify(read_run(tmp_path / "out")) > 0
+    assert verify(read_run(open_store(tmp_path / "out"))) > 0
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -89,7 +90,7 @@ def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
     assert killed == 1
     assert started.returncode == 0
     assert json.loads(output)["dataset_sha256"] == expected
-    assert verify(read_run(folder / "out")) > 0
+    assert verify(read_run(open_store(folder / "out"))) > 0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -137,4 +138,4 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(smal
     assert leftovers(marker) == []
     done = subprocess.run(command(small_crawl, tmp_path / "out", 2), capture_output=True, check=True)
     assert json.loads(done.stdout)["dataset_sha256"] == expected
-    assert verify(read_run(tmp_path / "out")) > 0
+    assert verify(read_run(open_store(tmp_path / "out"))) > 0

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from filters.errors import InputError
+from pipelines import web
 from pipelines.read import ReadOptions, read_slice
 from pipelines.record import Page, Slice
 from pipelines.sources import current_version, cut, find_sources
+from tests.servers.fault_proxy import FaultProxy, Faults
+from tests.servers.seaweed import S3
+from tests.servers.web_server import WebServer, web_server
 
 BODY = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>hello"
 RECORD = (
@@ -101,7 +107,7 @@ def test_urls_of_any_store_are_found_and_read() -> None:
         ("crawl/*.zst", "nothing matches"),
         ("empty", "holds no file that ends in one of .warc"),
         ("nonsense://bucket/a", "the protocol 'nonsense' cannot be used"),
-        ("memory://none/at/all.warc", "cannot be found"),
+        ("memory://none/at/all.warc", "does not exist"),
         ("none.paths.gz", "the list cannot be read"),
         ("bad.wacz", "cannot be read as a WACZ"),
     ],
@@ -120,8 +126,120 @@ def test_a_changed_file_has_another_version(crawl: Path) -> None:
     os.utime(path, ns=(1, 1))
     assert current_version(source) != source.version
     path.unlink()
-    with pytest.raises(InputError, match=r"crawl/a\.warc cannot be read"):
+    with pytest.raises(InputError, match=r"crawl/a\.warc does not exist"):
         current_version(source)
+
+
+# Stores
+
+FILES = {
+    "crawl/b.warc.gz": gzip.compress(RECORD),
+    "crawl/a.warc": RECORD * 2,
+    "crawl/deep/c.warc.wet.gz": gzip.compress(RECORD * 3),
+    "crawl/notes.txt": b"no archive",
+    "crawl2/d.warc": RECORD,
+    "lists/own.paths": b"../crawl/a.warc\n# a comment\n\nd.warc\n",
+    "lists/d.warc": RECORD,
+}
+
+
+@pytest.fixture
+def filled(s3: S3, bucket: str) -> str:
+    """The URL of a bucket that holds FILES."""
+    client = s3.client(attempts=5)
+    for name, data in FILES.items():
+        client.put_object(Bucket=bucket.removeprefix("s3://"), Key=name, Body=data)
+    client.close()
+    return bucket
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    """A web server that holds FILES, and a page of links for the folder."""
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.0)
+    links = "".join(f'<a href="{name.removeprefix("crawl/")}">x</a>' for name in FILES if name.startswith("crawl/"))
+    with web_server(FILES | {"crawl/": links.encode()}) as served:
+        yield served
+
+
+def test_a_prefix_of_a_bucket_is_a_folder_told_of_by_listings_alone(
+    filled: str, faulty: Callable[[Faults], FaultProxy]
+) -> None:
+    proxy = faulty(Faults(seed=0, odds={}))
+    sources = find_sources([f"{filled}/crawl"])
+    names = ["a.warc", "b.warc.gz", "deep/c.warc.wet.gz"]
+    assert [source.path for source in sources] == [f"{filled}/crawl/{name}" for name in names]
+    assert [source.size for source in sources] == [len(FILES[f"crawl/{name}"]) for name in names]
+    assert {request.split()[0] for request in proxy.requests} == {"GET"}
+    assert proxy.calls <= 2
+    assert find_sources([f"{filled}/crawl/"]) == sources
+    assert find_sources([f"{filled}/crawl/**/*.gz"]) == sources[1:]
+    assert [current_version(source) for source in sources] == [source.version for source in sources]
+
+
+def test_a_file_named_by_itself_may_be_called_anything(filled: str) -> None:
+    assert [source.path for source in find_sources([f"{filled}/crawl/notes.txt"])] == [f"{filled}/crawl/notes.txt"]
+
+
+@pytest.mark.parametrize("given", ["none", "none/*.warc", "crawl/none.warc", "lists/none.paths"])
+def test_what_a_bucket_does_not_hold_is_an_error_that_names_it(filled: str, given: str) -> None:
+    with pytest.raises(InputError, match=f"{filled}/{given.split('*')[0]}"):
+        find_sources([f"{filled}/{given}"])
+
+
+def test_a_web_folder_is_what_its_page_links_to(site: WebServer) -> None:
+    sources = find_sources([f"{site.url}/crawl/"])
+    assert [source.path for source in sources] == [
+        f"{site.url}/crawl/{name}" for name in ("a.warc", "b.warc.gz", "deep/c.warc.wet.gz")
+    ]
+    assert find_sources([f"{site.url}/crawl/*.warc"]) == sources[:1]
+    assert site.asked("GET").count("crawl/a.warc") == 0, "no file is read to learn what it is"
+
+
+def test_relative_lines_of_a_remote_list_stand_against_its_folder(site: WebServer, filled: str) -> None:
+    over_web = find_sources([f"{site.url}/lists/own.paths"])
+    assert [source.url for source in over_web] == [f"{site.url}/crawl/a.warc", f"{site.url}/lists/d.warc"]
+    (source,) = find_sources([f"{filled}/lists/d.warc"])
+    client = fsspec.filesystem("s3")
+    client.pipe_file(f"{filled}/lists/own.paths", gzip.compress(f"d.warc\n{filled}/crawl/a.warc\n".encode()))
+    listed = find_sources([f"{filled}/lists/own.paths"])
+    assert [one.url for one in listed] == [f"{filled}/crawl/a.warc", f"{filled}/lists/d.warc"]
+    assert source in listed
+
+
+def test_a_list_cannot_bring_in_credentials(tmp_path: Path) -> None:
+    (tmp_path / "a.paths").write_text("https://user:secret@host/a.warc\n")
+    with pytest.raises(InputError, match="carries credentials"):
+        find_sources(["a.paths"], relative_to=tmp_path)
+
+
+def test_only_remote_files_are_read_without_credentials(crawl: Path, site: WebServer) -> None:
+    sources = find_sources(["crawl/a.warc", f"{site.url}/crawl/a.warc"], relative_to=crawl, anonymous=True)
+    assert [(source.path, source.anonymous) for source in sources] == [
+        ("crawl/a.warc", False),
+        (f"{site.url}/crawl/a.warc", True),
+    ]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_archives_in_a_remote_wacz_are_read_in_place(
+    site: WebServer, monkeypatch: pytest.MonkeyPatch, compression: int
+) -> None:
+    monkeypatch.setattr("pipelines.storage.READ_BYTES", 1 << 16)
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", compression) as archive:
+        archive.writestr("archive/first.warc", os.urandom(1 << 20))
+        archive.writestr("archive/data.warc.gz", gzip.compress(RECORD) * 20)
+        archive.writestr("archive/last.warc", os.urandom(1 << 20))
+    site.files["x.wacz"] = sink.getvalue()
+    (source,) = (one for one in find_sources([f"{site.url}/x.wacz"]) if one.path.endswith("data.warc.gz"))
+    before = len(site.requests)
+    half = source.size // 20 * 10
+    events = list(read_slice(Slice(source=source, start=half, end=source.size), ReadOptions()))
+    assert [type(event) for event in events] == [Page] * 10
+    ranges = [request.headers["range"] for request in site.requests[before:] if request.method == "GET"]
+    assert len(ranges) <= 6, "what lies before and behind the entry is left alone"
+    assert current_version(source) == source.version
 
 
 def test_small_files_share_a_task_in_their_order_and_large_ones_are_cut(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Before the first task: every node is asked whether it is like the driver, and one error names all that are not."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from filters.errors import PreflightFailed
+from infra.node import WAYS_OUT, Check, Probe, expected_environment, faults
+from infra.work import Task
+from pipelines.recipe import Language, Recipe
+from pipelines.record import Source
+from pipelines.resources import RESOURCES, resource_path, resource_sha256
+
+# A node may have to fetch our code and start a Python that imports everything: 5 s here, more from a cold disk.
+ANSWER_SECONDS = 120.0
+SOURCES_LOOKED_AT = 3
+
+
+def check_for(task: Task) -> Check:
+    """What nodes must have to do tasks like this one. Puts a probe into its store, to be removed at the end."""
+    probe = Probe(url=task.store.url, name=f"_work/preflight/{uuid.uuid4().hex}", data=secrets.token_bytes(32))
+    task.store.create(probe.name, probe.data)
+    options = getattr(task, "options", None)
+    return Check(
+        environment=expected_environment(),
+        probe=probe,
+        resources=resources_of(None if options is None else options.recipe),
+        sources=pickle.dumps(sources_of(task)[:SOURCES_LOOKED_AT]),
+    )
+
+
+def resources_of(recipe: Recipe | None) -> dict[str, str]:
+    """Models and lists by name, or path, with their sha256: ours, and the one that the recipe names by path."""
+    names = dict.fromkeys(RESOURCES)
+    if recipe is not None and isinstance(language := recipe.step(Language), Language):
+        names[language.model] = None
+    for name in names:
+        resource_path(name)
+    return {name: resource_sha256(name) for name in names}
+
+
+def sources_of(task: Task) -> list[Source]:
+    """The files that a task reads, if it reads input."""
+    if (source := getattr(task, "source", None)) is not None:
+        return [source]
+    return list({one.source.url: one.source for one in getattr(task, "slices", ())}.values())
+
+
+def preflight(ray: Any, check: Check) -> None:
+    """Raise PreflightFailed, naming each node and what is wrong there, unless every node that is up passes."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            remote = ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=here)(faults)
+            asked[remote.remote(check)] = node
+    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    wrong = {node_name(node): answer(ray, reference) for reference, node in asked.items()}
+    if any(wrong.values()):
+        raise PreflightFailed(report(wrong))
+
+
+def node_name(node: Mapping[str, Any]) -> str:
+    """A node as people look for it: address, host, and the beginning of Ray's id."""
+    return f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']}, {node['NodeID'][:8]})"
+
+
+def answer(ray: Any, reference: Any) -> tuple[str, ...]:
+    """What a node said is wrong there, or why it said nothing."""
+    try:
+        said: tuple[str, ...] = ray.get(reference, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(reference, force=True)
+        return (f"no answer within {ANSWER_SECONDS:.0f} s: look at `ray status` and at its logs",)
+    except ray.exceptions.RayTaskError as error:
+        return (f"Gristmill cannot be loaded there: {str(error).strip().splitlines()[-1]}",)
+    except ray.exceptions.RayError as error:
+        return (f"no answer ({type(error).__name__}): {str(error).strip().splitlines()[0]}",)
+    return said
+
+
+def report(wrong: Mapping[str, Iterable[str]]) -> str:
+    """One message for all nodes, and the ways out."""
+    lines = [f"node {name}: {fault}" for name, said in sorted(wrong.items()) for fault in said]
+    fit = sum(not tuple(said) for said in wrong.values())
+    head = f"{len(wrong) - fit} of {len(wrong)} nodes cannot do this run; nothing was started."
+    return "\n".join([head, *(f"  {line}" for line in lines), WAYS_OUT])

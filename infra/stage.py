@@ -1,0 +1,243 @@
+"""Tasks of one stage through Ray: asks `infra.schedule` what to do, does it, and tells it what became of it."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from filters.errors import GristmillError, TaskFailed
+from infra.commit import Manifest
+from infra.node import Check, Reports
+from infra.schedule import Patience, Schedule, Start
+from infra.work import Report, Task
+
+POLL_SECONDS = 0.5
+SIZE_SECONDS = 10.0
+IN_FLIGHT_PER_SLOT = 2
+"""A worker has its next task at hand; more would only sit in Ray's queue."""
+FIRST_MEMORY_BYTES = 1 << 30
+"""Asked for a task before one was measured: a worker peaks at 626 MB and its parser at 87 MB (docs/scale.md)."""
+MEMORY_MARGIN = 1.2
+MEMORY_STEP_BYTES = 256 << 20
+"""Requests grow in steps: Ray keeps a queue, and leases workers, for each size asked for."""
+WAITING_SECONDS = 60.0
+
+
+class Size(Protocol):
+    """How much there is to work on."""
+
+    @property
+    def capacity(self) -> int:
+        """Attempts to have in flight."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Attempts that can run at a time."""
+        ...
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes to ask for each task; None asks for none."""
+        ...
+
+    def measured(self, peak: float) -> None:
+        """Note the peak memory of a worker, in bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """This machine, for us alone."""
+
+    workers: int
+
+    @property
+    def capacity(self) -> int:
+        """One task for each worker, and the next one at hand."""
+        return IN_FLIGHT_PER_SLOT * self.workers
+
+    @property
+    def slots(self) -> int:
+        """The workers."""
+        return self.workers
+
+    @property
+    def memory(self) -> int | None:
+        """None: memory here is shared as it comes."""
+        return None
+
+    def measured(self, peak: float) -> None:
+        """Nothing follows from it."""
+
+
+class LiveSize:
+    """A cluster whose nodes come and go, read anew every `SIZE_SECONDS`. `workers` bounds what is in flight."""
+
+    def __init__(self, ray: Any, workers: int | None = None) -> None:
+        self._ray, self._workers = ray, workers
+        self._nodes: list[Mapping[str, float]] = []
+        self._read = float("-inf")
+        self._peak = 0.0
+
+    @property
+    def memory(self) -> int | None:
+        """The largest peak measured so far with a margin, in steps; never more than the largest node has."""
+        wanted = max(FIRST_MEMORY_BYTES, MEMORY_MARGIN * self._peak)
+        stepped = -int(-wanted // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
+        largest = max((int(one.get("memory", 0)) for one in self._resources()), default=0)
+        return min(stepped, largest) if largest else None
+
+    @property
+    def slots(self) -> int:
+        """Tasks that CPUs and memory have room for."""
+        room = slots_of(self._resources(), self.memory)
+        return room if self._workers is None else min(room, self._workers)
+
+    @property
+    def capacity(self) -> int:
+        """Never none: where there are no nodes yet, tasks that wait are what an autoscaler sees."""
+        return max(IN_FLIGHT_PER_SLOT, IN_FLIGHT_PER_SLOT * self.slots) if self._workers is None else self._workers
+
+    def measured(self, peak: float) -> None:
+        """The next tasks ask for as much as the hungriest so far."""
+        self._peak = max(self._peak, peak)
+
+    def _resources(self) -> list[Mapping[str, float]]:
+        if (now := time.monotonic()) - self._read >= SIZE_SECONDS:
+            self._nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._read = now
+        return self._nodes
+
+
+def slots_of(nodes: Sequence[Mapping[str, float]], memory: int | None) -> int:
+    """How many tasks of one CPU and this much memory these nodes can run at a time."""
+    return sum(
+        min(int(node.get("CPU", 0)), int(node.get("memory", 0) // memory)) if memory else int(node.get("CPU", 0))
+        for node in nodes
+    )
+
+
+class Stage:
+    """One pass of tasks over a cluster. Close it whatever happens: it ends what it started."""
+
+    def __init__(
+        self, ray: Any, function: Any, size: Size, patience: Patience, check: Check | None, *, cluster: bool
+    ) -> None:
+        self._ray, self._size, self._patience, self._check = ray, size, patience, check
+        # Ray itself tries nothing again: what is lost is decided here, on signs of life and not on Ray's word alone.
+        self._remote = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(function)
+        self._spread = {"scheduling_strategy": "SPREAD"} if cluster else {}
+        self._reports = reports_here(ray)
+        self._references: dict[int, Any] = {}
+        self._ended: queue.SimpleQueue[tuple[int, Future[Manifest]]] = queue.SimpleQueue()
+        self._looked = float("-inf")
+        self._alive = time.monotonic()
+
+    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[Manifest]:
+        """Yield the manifest of each task once. Raises a task's own error, or TaskFailed where it is lost too often."""
+        schedule = Schedule(tasks, self._patience)
+        while True:
+            now = time.monotonic()
+            # What was heard comes first: this process may have been away for long, and nobody is lost for that.
+            if now - self._looked >= POLL_SECONDS:
+                self._looked = now
+                self._take(schedule, now, report)
+            steps = schedule.steps(now, capacity=self._size.capacity, slots=self._size.slots)
+            for attempt in steps.abandon:
+                self._cancel(attempt)
+            for start in steps.start:
+                self._start(start)
+            if schedule.finished:
+                return
+            for attempt, future in self._wait():
+                self._references.pop(attempt, None)
+                if (manifest := outcome(self._ray, schedule, attempt, future)) is not None:
+                    self._alive = time.monotonic()
+                    self._size.measured(manifest.measured.get("peak_rss_bytes", 0.0))
+                    yield manifest
+
+    def close(self) -> None:
+        """End every attempt that still runs; what they have committed stays."""
+        for attempt in list(self._references):
+            self._cancel(attempt)
+        self._ray.kill(self._reports)
+
+    def _start(self, start: Start[Task]) -> None:
+        memory = {} if self._size.memory is None else {"memory": self._size.memory}
+        reference = self._remote.options(**self._spread, **memory).remote(
+            start.attempt, start.beat_seconds, self._check, pickle.dumps(start.task), self._reports
+        )
+        self._references[start.attempt] = reference
+        reference.future().add_done_callback(partial(self._note, start.attempt))
+
+    def _note(self, attempt: int, future: Future[Manifest]) -> None:
+        """Called by a thread of Ray's."""
+        self._ended.put((attempt, future))
+
+    def _wait(self) -> Iterator[tuple[int, Future[Manifest]]]:
+        """Attempts that ended, when at least one has or `POLL_SECONDS` are over."""
+        try:
+            yield self._ended.get(timeout=POLL_SECONDS)
+            while True:
+                yield self._ended.get_nowait()
+        except queue.Empty:
+            return
+
+    def _cancel(self, attempt: int) -> None:
+        """Kill the attempt's worker, if it can be reached. A KeyboardInterrupt would not end one that hangs in C."""
+        if (reference := self._references.pop(attempt, None)) is not None:
+            self._ray.cancel(reference, force=True)
+
+    def _take(self, schedule: Schedule[Task], now: float, report: Report) -> None:
+        """Pass on what workers sent."""
+        try:
+            taken: dict[int, bytes] = self._ray.get(self._reports.take.remote())
+        except self._ray.exceptions.RayActorError:
+            return  # it is being started again, and the next beats come
+        for attempt, packed in taken.items():
+            self._alive = now
+            schedule.heard(attempt, now)
+            if (said := pickle.loads(packed)) is not None:
+                report(*said)
+        if now - self._alive > WAITING_SECONDS and schedule.in_flight:
+            self._alive = now
+            print(
+                f"no worker has been heard of for {WAITING_SECONDS:.0f} s: {schedule.in_flight} tasks wait for a free "
+                "CPU and memory on the cluster (`ray status` shows who has them)",
+                file=sys.stderr,
+            )
+
+
+def reports_here(ray: Any) -> Any:
+    """An actor for reports on this process's node, started again if it dies."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Reports).remote()
+
+
+def outcome(ray: Any, schedule: Schedule[Task], attempt: int, future: Future[Manifest]) -> Manifest | None:
+    """The manifest, where the attempt is the first of its task to end well; None where another will be, or was.
+
+    Raises the task's own error.
+    """
+    error = future.exception()
+    if error is None:
+        return future.result() if schedule.ended(attempt) else None
+    if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.TaskCancelledError):
+        if schedule.believed(attempt):
+            if isinstance(cause := error.cause, GristmillError):
+                raise cause from error
+            raise TaskFailed(f"a task failed: {cause!r}\n{error}") from error
+        schedule.died(attempt, "failed after it was given up")
+    else:
+        schedule.died(attempt, f"died ({type(error).__name__})")
+    return None
