@@ -6,11 +6,9 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget, 130 interrupt
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,8 @@ from rich.text import Text
 
 from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError
 from filters.rule import Rule
+from infra import cli_jobs
+from infra.ending import ending_on_sigterm
 from infra.terminal import data, from_here, print_documents, print_rules, table, visible
 
 app = typer.Typer(
@@ -83,8 +83,8 @@ def main() -> None:
     A request to end (SIGTERM) is met as an interrupt is: what was begun is abandoned, what is committed stays.
     """
     try:
-        signal.signal(signal.SIGTERM, terminated)
-        app()
+        with ending_on_sigterm():
+            app()
     except QuarantineBudgetExceeded as error:
         fail(error, 3)
     except (RecipeError, InputError) as error:
@@ -92,17 +92,9 @@ def main() -> None:
     except GristmillError as error:
         fail(error, 1)
     except SystemExit as end:
-        if end.code in (130, TERMINATED):
+        if end.code == 130:
             print("interrupted; what was committed is kept, and the same command continues", file=sys.stderr)
         raise
-
-
-TERMINATED = 128 + signal.SIGTERM
-
-
-def terminated(number: int, frame: FrameType | None) -> None:
-    """End this process through its `finally` clauses: workers, locks and scratch go with it."""
-    raise SystemExit(TERMINATED)
 
 
 def fail(error: GristmillError, code: int) -> None:
@@ -222,6 +214,10 @@ def show_funnel(made: Any) -> None:
         from infra.gate import gate_line
 
         print(f"gate      {gate_line(accounts.gate)}")
+
+
+for command in (cli_jobs.submit, cli_jobs.jobs, cli_jobs.logs, cli_jobs.cancel, cli_jobs.resume):
+    app.command()(command)
 
 
 @app.command()

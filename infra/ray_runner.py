@@ -11,12 +11,10 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +23,7 @@ from typing import Any, ClassVar, Self
 from filters.errors import ClusterError, GristmillError, TaskFailed
 from infra.cluster import check_authenticated, read_token, token_warning
 from infra.commit import Manifest
+from infra.ending import ending_on_sigterm
 from infra.node import Check, perform_remotely, ship_code
 from infra.preflight import check_for, preflight
 from infra.schedule import Patience
@@ -33,8 +32,6 @@ from infra.store import open_store
 from infra.work import Report, Task
 
 OBJECT_STORE_BYTES = 100 << 20
-GRACE_SECONDS = 30.0
-"""From SIGTERM to the end of this process, whatever its cleaning up waits for."""
 TASK_SECONDS = 6 * 3600.0
 
 
@@ -69,6 +66,7 @@ class OnRay:
             self._enter_local()
         else:
             self._enter_cluster(self._address)
+        # After Ray has set its own handler, which would end this process with another code.
         self._stack.enter_context(ending_on_sigterm())
         return self
 
@@ -209,29 +207,3 @@ def address_of_environment() -> str | None:
 def warn(text: str) -> None:
     """Tell a person."""
     print(f"warning: {text}", file=sys.stderr)
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143), once; `GRACE_SECONDS` later the process ends, whatever it then waits for.
-
-    Replaces Ray's handler. Does nothing outside the main thread, where no handler can be set.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    guard = threading.Timer(GRACE_SECONDS, os._exit, (143,))
-    guard.daemon = True
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        guard.start()
-        os.write(2, b"SIGTERM: ending; what is committed is kept, and the same command continues\n")
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        if not guard.is_alive():
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -181,7 +181,7 @@ def _listed(given: str, base: Path, anonymous: bool) -> Iterator[_Found]:
     url = given if remote else f"file://{base / given}"
     try:
         (source,) = _sources([_Found(path=given, url=url)], anonymous)
-        with opened(url, size=source.size, anonymous=anonymous) as file:
+        with opened(url, size=source.size, version=source.version, anonymous=anonymous) as file:
             data = file.read()
         text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8")
     except (OSError, EOFError, ValueError, zlib.error, InputError) as error:
@@ -230,16 +230,16 @@ def _sources(found: Sequence[_Found], anonymous: bool) -> list[Source]:
             one.path.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(f"{one.path!r}: its name is not UTF-8, and `file_path` must be. Rename it.") from error
-    facts = described_all([one.url for one in found if one.facts is None], anonymous=anonymous)
-    asked = iter(facts)
+    known = {one.url: one.facts for one in found if one.facts is not None}
+    unknown = list(dict.fromkeys(one.url for one in found if one.url not in known))
+    known |= zip(unknown, described_all(unknown, anonymous=anonymous), strict=True)
     return [
         Source(
             path=one.path,
             url=one.url,
-            size=facts.size,
-            version=facts.version,
+            size=known[one.url].size,
+            version=known[one.url].version,
             anonymous=anonymous and local_path(one.url) is None,
         )
         for one in found
-        for facts in [one.facts or next(asked)]
     ]

@@ -39,12 +39,13 @@ _SECRET = re.compile(
     r"x-(amz|goog)-(signature|credential|security-token)|signature|sig|awsaccesskeyid|(access_)?token|api[_-]?key|"
     "password|secret"
 )
-HINT = (
+CREDENTIALS = (
     "Check that this process has credentials that reach it and have not expired (s3: AWS_ACCESS_KEY_ID with "
     "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or an instance role; AWS_ENDPOINT_URL where the store is not Amazon's), or "
     "read what is public with --anonymous."
 )
 """What to do where a store refuses."""
+ADDRESS = "Check the address, and that it may be read from here without a password."
 
 
 def file_system(url: str, *, anonymous: bool = False) -> tuple[Any, str]:
@@ -156,13 +157,18 @@ def described_all(urls: Sequence[str], *, anonymous: bool = False) -> list[Facts
         except FileNotFoundError as error:
             raise InputError(f"{url} does not exist. Check the address.") from error
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{url} cannot be looked at: {error}. {HINT}") from error
+            raise InputError(f"{url} cannot be looked at: {error}. {_hint(url)}") from error
         if found is None:
             raise InputError(f"{url}: its server does not say how large it is. Copy it here first.")
         return found
 
     systems = _systems(urls, anonymous)
     return _each(checked, urls)
+
+
+def _hint(url: str) -> str:
+    """What to do where this URL cannot be used."""
+    return ADDRESS if web.is_web(url) or local_path(url) is not None else CREDENTIALS
 
 
 def _systems(urls: Sequence[str], anonymous: bool) -> dict[str, tuple[Any, str]]:
@@ -210,7 +216,7 @@ def listed_all(urls: Sequence[str], *, anonymous: bool = False) -> list[dict[str
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InputError(f"{url} cannot be listed: {error}. {HINT}") from error
+            raise InputError(f"{url} cannot be listed: {error}. {_hint(url)}") from error
         return {
             str(system.unstrip_protocol(name)): facts_of(said) if said.get("ETag") or said.get("etag") else None
             for name, said in found.items()
@@ -229,8 +235,8 @@ def is_glob(url: str) -> bool:
 class RangeFile(io.RawIOBase):
     """Random access to a remote file of `size` bytes; every range request is answered whole, or made again.
 
-    A request asks for `ahead` bytes at least, and the last answer is kept: reads within it ask nothing. Where `version`
-    is given (`Facts.version`), no byte of another version is ever returned.
+    A request asks for `ahead` bytes at least, and the last answer is kept where it is no larger: reads within it ask
+    nothing. Where `version` is given (`Facts.version`), no byte of another version is ever returned.
     """
 
     def __init__(
@@ -286,12 +292,19 @@ class RangeFile(io.RawIOBase):
         """
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._at))
-        skip = self._at - self._block_at
-        if count and not 0 <= skip <= len(self._block) - count:
-            asked = max(count, min(self._ahead, self._size - self._at))
-            self._block, self._block_at, skip = self._fetched(self._at, asked), self._at, 0
-        view[:count] = memoryview(self._block)[skip : skip + count]
-        self._at += count
+        filled = 0
+        while filled < count:
+            skip = self._at - self._block_at
+            if not 0 <= skip < len(self._block):
+                asked = max(count - filled, min(self._ahead, self._size - self._at))
+                self._block = b""  # not held beside the next one
+                self._block, self._block_at, skip = self._fetched(self._at, asked), self._at, 0
+            part = memoryview(self._block)[skip : skip + count - filled]
+            view[filled : filled + len(part)] = part
+            filled += len(part)
+            self._at += len(part)
+            if len(self._block) > self._ahead:
+                self._block = b""
         return count
 
     def _fetched(self, at: int, count: int) -> bytes:
@@ -304,7 +317,7 @@ class RangeFile(io.RawIOBase):
         except (OSError, ValueError) as error:
             if type(error).__name__ == "FileExpired":
                 raise InputChanged(f"{self._url} was overwritten while it was read. Run again.") from error
-            hint = f" {HINT}" if isinstance(error, PermissionError) else ""
+            hint = f" {_hint(self._url)}" if isinstance(error, PermissionError) else ""
             raise InputError(
                 f"{self._url} cannot be read on: {error}.{hint} The same command continues from what is committed."
             ) from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,7 +92,10 @@ def client_options() -> dict[str, Any]:
 @cache
 def user_agent() -> str:
     """How this program names itself to servers."""
-    return f"gristmill/{installed_version('gristmill')}"
+    try:
+        return f"gristmill/{installed_version('gristmill')}"
+    except PackageNotFoundError:  # a checkout that was shipped to a worker, and not installed there
+        return "gristmill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def test_a_run_that_is_told_to_end_does_so_and_lets_the_store_go(small_crawl: Pa
     started.send_signal(signal.SIGTERM)
     _, said = started.communicate(timeout=30)
     assert started.returncode == 143
-    assert "what was committed is kept" in said
+    assert "what is committed is kept" in said
     assert not any(one.name == LOCK for one in store.listed("_work"))
     done = json.loads(
         subprocess.run([*command, "--quiet", "--json"], capture_output=True, check=True, env=os.environ).stdout

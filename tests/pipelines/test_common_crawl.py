@@ -123,7 +123,9 @@ def test_a_file_of_the_list_that_is_absent_is_named(site: WebServer, dump: dict[
 
 
 def test_parts_of_a_dump_that_overlap_are_read_once(site: WebServer) -> None:
-    assert find_sources(["cc:CC-MAIN-2024-10:0-1", "cc:CC-MAIN-2024-10:1-2"]) == find_sources(["cc:CC-MAIN-2024-10"])
+    found = find_sources(["cc:CC-MAIN-2024-10:0-1", "cc:CC-MAIN-2024-10:1-2"])
+    assert sum(path.endswith(".warc.gz") for path in site.asked("HEAD")) == 3
+    assert found == find_sources(["cc:CC-MAIN-2024-10"])
 
 
 def fill_bucket(s3: S3, files: dict[str, bytes]) -> None:

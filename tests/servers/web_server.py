@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -59,6 +60,14 @@ class WebServer:
         return [request.path for request in self.requests if request.method == method]
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that go away."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextmanager
 def web_server(files: Mapping[str, bytes] | None = None) -> Iterator[WebServer]:
     """Run a server of these files, by path without the leading slash, on a free port of loopback."""
@@ -76,7 +85,7 @@ def web_server(files: Mapping[str, bytes] | None = None) -> Iterator[WebServer]:
         def do_GET(self) -> None:
             answer(self, served)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     served.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -1,0 +1,198 @@
+"""The commands over a cluster somewhere else: submit, jobs, logs, cancel, resume. Registered by `infra.cli`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from infra.terminal import data, table, visible
+
+if TYPE_CHECKING:
+    from infra.jobs import Submitted
+
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar=["GRISTMILL_ADDRESS", "RAY_API_SERVER_ADDRESS"],
+        help="The cluster's dashboard: http://HOST:8265.",
+        show_default=False,
+    ),
+]
+JobId = Annotated[str, typer.Argument(help="A job's id, as `submit` printed it.", show_default=False)]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Print what the job prints until it ends.")]
+Python = Annotated[str, typer.Option("--python", help="The Python of the cluster's nodes that has the packages.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def submit(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (`gristmill recipes`) or a YAML file.", show_default=False)
+    ],
+    input: Annotated[
+        list[str],
+        typer.Option(
+            "--input", "-i", help="As of `gristmill run`, from where the cluster's nodes are; may be repeated."
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The output URL, or a folder that every node of the cluster mounts.")
+    ],
+    address: Address,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="Tasks at a time [default: what the cluster has].")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N documents.")] = None,
+    dump: Annotated[str | None, typer.Option("--dump", help="The `dump` column.")] = None,
+    task_size: Annotated[str, typer.Option("--task-size", help="Input bytes of one task.")] = "256MiB",
+    dropped: Annotated[str, typer.Option(help="Dropped documents to keep for each rule: a number, or `all`.")] = "100",
+    allow_quarantined: Annotated[bool, typer.Option(help="Go on above the quarantine budget.")] = False,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Read remote inputs without credentials.")] = False,
+    task_deadline: Annotated[
+        float, typer.Option("--task-deadline", min=0.01, help="Hours after which a task is tried elsewhere, too.")
+    ] = 6.0,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the output from a command that died on another machine.")
+    ] = False,
+    allow_unauthenticated_cluster: Annotated[
+        bool, typer.Option("--allow-unauthenticated-cluster", help="Go on where the cluster asks for no token.")
+    ] = False,
+    python: Python = "python",
+    follow: Follow = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe on a cluster: prints the job's id. Paths and credentials are those of the cluster's nodes."""
+    from infra.cli import byte_count, dropped_count
+    from infra.commands import check_languages
+    from infra.jobs import Job
+    from infra.jobs import submit as submitted
+    from pipelines.recipe import load_recipe
+
+    resolved = load_recipe(recipe)
+    check_languages(resolved)
+    job = Job(
+        recipe=resolved.model_dump(mode="json"),
+        inputs=tuple(input),
+        out=out,
+        relative_to=str(Path.cwd()),
+        task_bytes=byte_count(task_size),
+        task_seconds=3600 * task_deadline,
+        workers=workers,
+        limit=limit,
+        dump=dump,
+        dropped_samples=dropped_count(dropped),
+        allow_quarantined=allow_quarantined,
+        anonymous=anonymous,
+        take_over=take_over,
+        allow_unauthenticated=allow_unauthenticated_cluster,
+    )
+    started(address, submitted(job, address, python=python), follow=follow, as_json=as_json)
+
+
+def jobs(address: Address, as_json: Json = False) -> None:
+    """List the runs that a cluster knows, the newest first. It forgets them when it ends; their outputs do not."""
+    from infra.jobs import jobs as listed
+
+    found = listed(address)
+    if as_json:
+        data([asdict(one) for one in found])
+        return
+    table(
+        [("job", "left"), ("status", "left"), ("recipe", "left"), ("for", "right"), ("out", "left")],
+        [(one.id, one.status.lower(), visible(one.recipe), lasted(one), visible(one.out)) for one in found],
+    )
+
+
+def logs(address: Address, job: JobId, follow: Follow = False, as_json: Json = False) -> None:
+    """Print what a job has printed. With --follow, until it ends, and then its exit code is the command's."""
+    from infra.jobs import log
+
+    if follow:
+        raise SystemExit(followed(address, job, sys.stdout))
+    said = log(address, job)
+    if as_json:
+        data({"id": job, "log": said})
+    else:
+        print(visible(said), end="")
+
+
+def cancel(address: Address, job: JobId, as_json: Json = False) -> None:
+    """Stop a job. What it committed stays, and `resume` continues from there."""
+    from infra.jobs import cancel as cancelled
+
+    found = cancelled(address, job)
+    if as_json:
+        data(asdict(found))
+    else:
+        print(f"{found.id} {found.status.lower()}")
+        say(f"to continue: gristmill resume {found.id}")
+    if found.live:
+        say("it has been told to end and has not yet: `gristmill jobs` shows when it has")
+        raise SystemExit(1)
+
+
+def resume(
+    address: Address,
+    job: Annotated[str | None, typer.Argument(help="A job's id [default: the newest of --out].")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Where the job writes; needed on a cluster that never saw it.")
+    ] = None,
+    python: Python = "python",
+    follow: Follow = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job again, on this cluster or a new one: what is committed is kept. Prints the new id."""
+    from infra.jobs import resume as resumed
+
+    started(address, resumed(address, job, out=out, python=python), follow=follow, as_json=as_json)
+
+
+def started(address: str, job: str, *, follow: bool, as_json: bool) -> None:
+    """Say which job was started and what to type next, or follow it."""
+    if as_json:
+        data({"id": job})
+    else:
+        print(job, flush=True)
+    if follow:
+        raise SystemExit(followed(address, job, sys.stderr))
+    for line in (f"gristmill logs -f {job}", "gristmill jobs", f"gristmill cancel {job}"):
+        say(f"next      {line}")
+
+
+def followed(address: str, job: str, into: TextIO) -> int:
+    """Print what a job prints, and return its exit code when it has ended.
+
+    An interrupt ends the following and not the job.
+    """
+    from infra.jobs import follow, job_of
+
+    try:
+        for text in follow(address, job):
+            print(visible(text), end="", file=into, flush=True)
+    except KeyboardInterrupt:
+        say(f"\n{job} goes on; to follow it again: gristmill logs -f {job}")
+        return 0
+    found = job_of(address, job)
+    say(f"{job} {found.status.lower()}")
+    if found.status == "SUCCEEDED":
+        return 0
+    if found.code is None and found.message:
+        say(visible(found.message))
+    return found.code or 1
+
+
+def lasted(job: Submitted) -> str:
+    """How long a job has run."""
+    from infra.progress import clock_time
+
+    return "" if job.started is None else clock_time((job.ended or time.time()) - job.started)
+
+
+def say(text: str) -> None:
+    """Tell a person, beside the data."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,39 @@
+"""How a process ends when it is told to: cleanly, and in any case soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+GRACE_SECONDS = 30.0
+"""From SIGTERM to the end of the process, whatever its cleaning up waits for."""
+CODE = 128 + signal.SIGTERM
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143), once; `GRACE_SECONDS` later the process ends, whatever it then waits for.
+
+    Replaces another handler. Does nothing outside the main thread, where no handler can be set.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    guard = threading.Timer(GRACE_SECONDS, os._exit, (CODE,))
+    guard.daemon = True
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        guard.start()
+        os.write(2, b"SIGTERM: ending; what is committed is kept, and the same command continues\n")
+        raise SystemExit(CODE)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if not guard.is_alive():
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
