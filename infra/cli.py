@@ -46,7 +46,10 @@ RecipeName = Annotated[
 Inputs = Annotated[
     list[str],
     typer.Option(
-        "--input", "-i", help="A file, folder, glob, list of paths (*.paths.gz) or fsspec URL; may be repeated."
+        "--input",
+        "-i",
+        help="A file, folder, glob, list of paths (*.paths.gz), fsspec URL, or crawl (cc:CC-MAIN-2024-10[:FIRST-LAST], "
+        "cc+s3:...); may be repeated.",
     ),
 ]
 OutOption = Annotated[

@@ -63,6 +63,7 @@ def run(data: bytes) -> None:
         take_over=job.take_over,
         relative_to=Path(job.relative_to),
     )
+    sys.argv[0] = "gristmill"  # what the report tells a person to type next
     report_run(made, as_json=False)
 
 

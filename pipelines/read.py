@@ -253,7 +253,7 @@ def _possible_starts(raw: RawFile, source: Source, options: ReadOptions) -> Iter
 def _opened(source: Source) -> Iterator[RawFile]:
     """Yield the file for random access."""
     try:
-        file = opened(source.url, size=source.size, anonymous=source.anonymous)
+        file = opened(source.url, size=source.size, version=source.version, anonymous=source.anonymous)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(f"{source.path} cannot be opened: {error}. Check that it exists and may be read.") from error
     with file:

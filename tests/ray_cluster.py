@@ -58,6 +58,8 @@ class Cluster:
     ) -> int:
         """Start a worker node and return the id of its process; it joins a moment later."""
         options = ["--address", self.address, "--node-ip-address", ip, "--num-cpus", str(cpus)]
+        # Of its own: nodes that share one unpack our code into the same folder, over the heads of those who run it.
+        options += ["--temp-dir", str(self.folder / str(len(self.nodes)))]
         process = start(self, python, options, environment or {}, inside)
         self.nodes.append(process)
         return process

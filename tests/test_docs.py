@@ -7,11 +7,14 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from filters import catalogue
 from infra.cli import app, main
+from pipelines.common_crawl import crawl_of, is_crawl
 from pipelines.recipe import Recipe, parse_recipe, recipe_names
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +66,29 @@ def test_every_other_command_of_the_documents_is_a_target_or_a_file_that_exists(
             assert words[0] == "gristmill", line
 
 
+def typed_elsewhere() -> list[str]:
+    """Commands that need a cluster or the internet: lines of `console` blocks that begin with `$ gristmill`."""
+    text = "".join(block for document in DOCUMENTS for block in blocks(document, "console"))
+    return [line[2:] for line in text.replace("\\\n", " ").splitlines() if line.startswith("$ gristmill ")]
+
+
+@pytest.mark.parametrize("line", sorted(set(typed_elsewhere())))
+def test_commands_for_elsewhere_are_understood(line: str) -> None:
+    group: Any = typer.main.get_command(app)
+    _, name, *arguments = shlex.split(line, comments=True)
+    assert name in group.commands
+    with group.commands[name].make_context(name, arguments) as context:
+        for given in context.params.get("input") or []:
+            if is_crawl(given):
+                crawl_of(given)
+
+
+def test_every_console_block_shows_what_is_typed() -> None:
+    assert len(typed_elsewhere()) >= 10
+    for document in DOCUMENTS:
+        assert all("$ " in block for block in blocks(document, "console"))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_and_paths_in_a_document_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
@@ -87,7 +113,7 @@ def test_every_command_and_every_recipe_stands_in_the_readme() -> None:
     assert [name for name in recipe_names() if name not in text] == []
 
 
-@pytest.mark.parametrize("name", ["pipeline", "extraction", "decoding"])
+@pytest.mark.parametrize("name", ["pipeline", "extraction", "decoding", "overhead", "simulation"])
 def test_every_benchmark_takes_the_two_flags_and_says_what_it_measures(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

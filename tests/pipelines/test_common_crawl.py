@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import re
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from botocore.exceptions import ClientError
 
 from filters.errors import InputError
-from infra.cli import app
 from infra.commands import run_recipe
 from pipelines import patience, web
 from pipelines.common_crawl import BASE_VARIABLE, BUCKET, LIST_FROM, WEB, Crawl, crawl_of
@@ -200,27 +196,3 @@ def test_a_task_asks_for_its_file_as_often_as_the_page_says(
     corpus(tmp_path, "cc+s3:CC-MAIN-2024-10:1")
     asked = [request.split()[0] for request in proxy.requests if request.endswith(".warc.gz")]
     assert sorted(asked) == ["GET", "HEAD", "HEAD", "HEAD", "HEAD"]
-
-
-# The page
-
-
-def console_lines() -> list[str]:
-    text = (ROOT / "docs" / "common-crawl.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("gristmill ")]
-
-
-@pytest.mark.parametrize("line", console_lines())
-def test_what_the_page_says_to_type_is_understood(line: str) -> None:
-    commands = typer.main.get_group(app).commands
-    _, name, *arguments = shlex.split(line, comments=True)
-    assert name in commands
-    with commands[name].make_context(name, arguments) as context:
-        for given in context.params.get("input") or []:
-            crawl_of(given)
-
-
-def test_the_page_has_commands() -> None:
-    assert len(console_lines()) >= 4
