@@ -10,12 +10,30 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from infra.options import (
+    AllowQuarantined,
+    Anonymous,
+    DroppedSamples,
+    Dump,
+    Inputs,
+    Json,
+    Limit,
+    OutOption,
+    RecipeName,
+    TakeOver,
+    TaskDeadline,
+    TaskSize,
+    Unauthenticated,
+    Workers,
+    byte_count,
+    dropped_count,
+)
 from infra.terminal import data, table, visible
 
 if TYPE_CHECKING:
     from infra.jobs import Submitted
 
-Address = Annotated[
+Dashboard = Annotated[
     str,
     typer.Option(
         "--address",
@@ -27,47 +45,28 @@ Address = Annotated[
 JobId = Annotated[str, typer.Argument(help="A job's id, as `submit` printed it.", show_default=False)]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Print what the job prints until it ends.")]
 Python = Annotated[str, typer.Option("--python", help="The Python of the cluster's nodes that has the packages.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def submit(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (`gristmill recipes`) or a YAML file.", show_default=False)
-    ],
-    input: Annotated[
-        list[str],
-        typer.Option(
-            "--input", "-i", help="As of `gristmill run`, from where the cluster's nodes are; may be repeated."
-        ),
-    ],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="The output URL, or a folder that every node of the cluster mounts.")
-    ],
-    address: Address,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-w", min=1, help="Tasks at a time [default: what the cluster has].")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N documents.")] = None,
-    dump: Annotated[str | None, typer.Option("--dump", help="The `dump` column.")] = None,
-    task_size: Annotated[str, typer.Option("--task-size", help="Input bytes of one task.")] = "256MiB",
-    dropped: Annotated[str, typer.Option(help="Dropped documents to keep for each rule: a number, or `all`.")] = "100",
-    allow_quarantined: Annotated[bool, typer.Option(help="Go on above the quarantine budget.")] = False,
-    anonymous: Annotated[bool, typer.Option("--anonymous", help="Read remote inputs without credentials.")] = False,
-    task_deadline: Annotated[
-        float, typer.Option("--task-deadline", min=0.01, help="Hours after which a task is tried elsewhere, too.")
-    ] = 6.0,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the output from a command that died on another machine.")
-    ] = False,
-    allow_unauthenticated_cluster: Annotated[
-        bool, typer.Option("--allow-unauthenticated-cluster", help="Go on where the cluster asks for no token.")
-    ] = False,
+    recipe: RecipeName,
+    input: Inputs,
+    out: OutOption,
+    address: Dashboard,
+    workers: Workers = None,
+    limit: Limit = None,
+    dump: Dump = None,
+    task_size: TaskSize = "256MiB",
+    dropped: DroppedSamples = "100",
+    allow_quarantined: AllowQuarantined = False,
+    anonymous: Anonymous = False,
+    task_deadline: TaskDeadline = 6.0,
+    take_over: TakeOver = False,
+    allow_unauthenticated_cluster: Unauthenticated = False,
     python: Python = "python",
     follow: Follow = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe on a cluster: prints the job's id. Paths and credentials are those of the cluster's nodes."""
-    from infra.cli import byte_count, dropped_count
     from infra.commands import check_languages
     from infra.jobs import Job
     from infra.jobs import submit as submitted
@@ -94,7 +93,7 @@ def submit(
     started(address, submitted(job, address, python=python), follow=follow, as_json=as_json)
 
 
-def jobs(address: Address, as_json: Json = False) -> None:
+def jobs(address: Dashboard, as_json: Json = False) -> None:
     """List the runs that a cluster knows, the newest first. It forgets them when it ends; their outputs do not."""
     from infra.jobs import jobs as listed
 
@@ -108,7 +107,7 @@ def jobs(address: Address, as_json: Json = False) -> None:
     )
 
 
-def logs(address: Address, job: JobId, follow: Follow = False, as_json: Json = False) -> None:
+def logs(address: Dashboard, job: JobId, follow: Follow = False, as_json: Json = False) -> None:
     """Print what a job has printed. With --follow, until it ends, and then its exit code is the command's."""
     from infra.jobs import log
 
@@ -121,7 +120,7 @@ def logs(address: Address, job: JobId, follow: Follow = False, as_json: Json = F
         print(visible(said), end="")
 
 
-def cancel(address: Address, job: JobId, as_json: Json = False) -> None:
+def cancel(address: Dashboard, job: JobId, as_json: Json = False) -> None:
     """Stop a job. What it committed stays, and `resume` continues from there."""
     from infra.jobs import cancel as cancelled
 
@@ -137,8 +136,8 @@ def cancel(address: Address, job: JobId, as_json: Json = False) -> None:
 
 
 def resume(
-    address: Address,
-    job: Annotated[str | None, typer.Argument(help="A job's id [default: the newest of --out].")] = None,
+    address: Dashboard,
+    job: Annotated[str | None, typer.Argument(help="A job's id (default: the newest of --out).")] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Where the job writes; needed on a cluster that never saw it.")
     ] = None,

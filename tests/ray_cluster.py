@@ -30,13 +30,13 @@ OBJECT_STORE_BYTES = 80 << 20
 
 @dataclass
 class Cluster:
-    """A head that answers, the token that it asks for (None: it asks for none), and its nodes by process id."""
+    """A head that answers, the token that it asks for (None: it asks for none), and its nodes."""
 
     folder: Path
     address: str
     dashboard: str
     token: str | None
-    nodes: list[int] = field(default_factory=list)
+    nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     inside: tuple[str, ...] = ()
 
     @property
@@ -55,8 +55,8 @@ class Cluster:
         ip: str = "127.0.0.1",
         environment: Mapping[str, str] | None = None,
         inside: tuple[str, ...] = (),
-    ) -> int:
-        """Start a worker node and return the id of its process; it joins a moment later."""
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker node and return its process; it joins a moment later."""
         options = ["--address", self.address, "--node-ip-address", ip, "--num-cpus", str(cpus)]
         # Of its own: nodes that share one unpack our code into the same folder, over the heads of those who run it.
         options += ["--temp-dir", str(self.folder / str(len(self.nodes)))]
@@ -79,7 +79,7 @@ class Cluster:
 
 def start(
     cluster: Cluster, python: str, options: list[str], environment: Mapping[str, str], inside: tuple[str, ...]
-) -> int:
+) -> subprocess.Popen[bytes]:
     """`ray start` with these options, as a process that ends with this one."""
     agent, metrics, runtime = free_ports(3)
     command = [
@@ -100,7 +100,7 @@ def start(
             env=cluster.environment | environment,
             start_new_session=True,
             preexec_fn=die_with_parent,
-        ).pid
+        )
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -112,19 +112,16 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def kill_node(pid: int) -> None:
+def kill_node(node: subprocess.Popen[bytes]) -> None:
     """Kill a node at once, with all that runs on it."""
-    processes = tree(pid)
+    processes = tree(node.pid)
     for one in processes:
         try:
             one.kill()
         except psutil.NoSuchProcess:
             continue
+    node.wait(timeout=20)
     psutil.wait_procs(processes, timeout=20)
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        return
 
 
 @contextmanager
@@ -152,8 +149,8 @@ def cluster(
         wait_until_it_answers(started)
         yield started
     finally:
-        for pid in (*started.nodes, head):
-            kill_node(pid)
+        for node in (*started.nodes, head):
+            kill_node(node)
         shutil.rmtree(folder, ignore_errors=True)
 
 

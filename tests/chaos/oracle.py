@@ -33,7 +33,7 @@ def run(arguments: list[str], failpoints: str = "", **environment: str) -> subpr
 
 
 def assert_whole(out: str, expected: str, said: str = "") -> None:
-    """Fail unless `out` holds a finished run with nothing lost, doubled or made otherwise. `said` explains a failure."""
+    """Fail unless `out` holds a finished run with nothing lost, doubled or made otherwise; `said` is told then."""
     store = open_store(out)
     made = read_run(store)
     assert made.dataset_sha256 == expected, said

@@ -18,7 +18,7 @@ from tests.chaos.oracle import assert_whole, command, named, run, stored
 LATER = {"attempt.begun": 7, "attempt.written": 7, "attempt.stored": 9, "create.before": 14, "create.after": 14}
 LATER |= {"publish.half": 3}
 EVERY = [(name, at) for name in NAMES for at in sorted({1, LATER.get(name, 1)})]
-FEW = [("attempt.stored", 9), ("create.after", 14), ("publish.half", 3)]
+FEW = [("create.after", 14)]
 
 
 def kills(folder: Path, name: str) -> int:
@@ -72,14 +72,10 @@ def killed_until_it_ends(crawl: Path, out: str, counts: Path, seed: int, expecte
     return struck
 
 
-def test_kills_by_chance_change_nothing(small_crawl: Path, tmp_path: Path, out: str, expected: str) -> None:
-    assert killed_until_it_ends(small_crawl, out, tmp_path, 1, expected) > 0
-
-
 @pytest.mark.full
-def test_kills_by_chance_change_nothing_over_seeds(small_crawl: Path, tmp_path: Path, out: str, expected: str) -> None:
+def test_kills_by_chance_change_nothing(small_crawl: Path, tmp_path: Path, out: str, expected: str) -> None:
     struck = 0
-    for seed in range(2, 7):
+    for seed in range(5):
         (tmp_path / f"counts-{seed}").mkdir()
         struck += killed_until_it_ends(small_crawl, f"{out}-{seed}", tmp_path / f"counts-{seed}", seed, expected)
     assert struck >= 10

@@ -71,7 +71,7 @@ def test_a_distribution_that_is_absent_has_no_version() -> None:
 
 def test_what_gristmill_requires_is_expected_and_extras_are_not() -> None:
     packages = expected_environment().packages
-    assert {"ray", "trafilatura", "pyarrow", "lxml_html_clean"} <= packages.keys()
+    assert {"ray", "trafilatura", "pyarrow", "lxml-html-clean"} <= packages.keys()
     assert all(packages.values())
     assert not {"gristmill", "pytest", "nltk"} & packages.keys()
 
