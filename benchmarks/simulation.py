@@ -31,7 +31,7 @@ from infra.commit import FileEntry, Manifest, commit
 from infra.plan import Plan
 from infra.run import Finished, run_plan
 from infra.schedule import Patience, Schedule, Start
-from infra.store import Attempt, Stored
+from infra.stored import Attempt, Stored
 from infra.work import PACK, PROCESS, PackTask, ProcessTask, Report, Task
 from pipelines.accounts import Accounts
 from pipelines.process import TaskOptions
@@ -77,6 +77,7 @@ class SimulatedStore:
     """A store in one SQLite file that counts the requests an object store would see."""
 
     url = "simulated://store"
+    is_remote = False
 
     def __init__(self, path: Path, apart: Clock) -> None:
         self._apart = apart

@@ -316,6 +316,7 @@ def retry(
     memory: Annotated[str, typer.Option(help="Parser memory.")] = "8GiB",
     runner: RunnerOption = RunnerName.inprocess,
     workers: Workers = None,
+    take_over: TakeOver = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -331,6 +332,7 @@ def retry(
         runner=runner.value,
         workers=workers,
         quiet=quiet,
+        take_over=take_over,
     )
     report_run(made, as_json=as_json)
 
@@ -338,14 +340,15 @@ def retry(
 @app.command()
 def gc(
     out: Annotated[str, typer.Argument(help="An output folder or URL.", show_default=False)],
-    older_than: Annotated[float, typer.Option(min=0.0, help="Hours since its last change.")] = 24.0,
+    older_than: Annotated[float, typer.Option(min=1.0, help="Hours since it was written.")] = 24.0,
+    take_over: TakeOver = False,
     as_json: Json = False,
 ) -> None:
     """Remove what failed attempts left behind: files that are old and that no manifest names."""
     from infra.store import open_store
     from infra.verify import collect
 
-    collected = collect(open_store(out), older_than=older_than * 3600)
+    collected = collect(open_store(out), older_than=older_than * 3600, take_over=take_over)
     if as_json:
         data({"files": collected.files, "bytes": collected.bytes})
     else:

@@ -19,7 +19,8 @@ from infra.progress import Progress, clock_time
 from infra.rollup import TaskOutcome, with_retries
 from infra.run import Finished, finish_stage, pack_and_publish, read_run, run_plan
 from infra.runner import InProcess, Runner
-from infra.store import Store, open_store
+from infra.store import open_store
+from infra.stored import Store
 from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
@@ -259,18 +260,30 @@ def shown_documents(
 
 
 def retry_quarantined(
-    out: str | Path, *, deadline_seconds: float, memory_bytes: int, runner: str, workers: int | None, quiet: bool
+    out: str | Path,
+    *,
+    deadline_seconds: float,
+    memory_bytes: int,
+    runner: str,
+    workers: int | None,
+    quiet: bool,
+    take_over: bool = False,
 ) -> Finished:
-    """Decide the quarantined documents of a run again under these limits, and pack and publish anew."""
+    """Decide the quarantined documents of a run again under these limits, and pack and publish anew.
+
+    Documents that an earlier retry has decided, published or not, are not decided again.
+    """
     store = open_store(out)
-    made = read_run(store)
-    options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
-    tasks = [task for one in made.outcomes if (task := retry_task(store, one, options)) is not None]
+    read_run(store)  # a folder without a run is refused before anything is written there
     with (
         Progress(sys.stderr, quiet=quiet) as progress,
-        store.locked(take_over=False),
+        store.locked(take_over=take_over),
         make_runner(runner, workers) as started,
     ):
+        made = read_run(store)
+        made = replace(made, rollup=with_retries(store, made.rollup))
+        options = replace(made.options, recipe=widened(made.recipe, deadline_seconds, memory_bytes))
+        tasks = [task for one in made.outcomes if (task := retry_task(store, one, options)) is not None]
         progress.stage(RETRY, len(tasks), 0)
         for manifest in started.run(tasks, progress.report):
             progress.report(manifest.task, manifest.accounts)

@@ -19,7 +19,7 @@ from typing import Any
 
 from filters.errors import CommitConflict, VerifyFailed
 from infra.failpoints import failpoint
-from infra.store import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store, read_decoded
+from infra.stored import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store, read_decoded
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
 
@@ -63,17 +63,20 @@ class Manifest:
 
     @classmethod
     def decoded(cls, data: bytes) -> Manifest:
-        """The manifest in `data`."""
+        """The manifest in `data`. Raises ValueError where it holds none."""
         said = json.loads(data)
-        return cls(
-            stage=said["stage"],
-            task=said["task"],
-            says=said["says"],
-            files={name: FileEntry(**entry) for name, entry in said["files"].items()},
-            accounts=Accounts(**said["accounts"]),
-            timing_dependent=said["timing_dependent"],
-            measured=said["measured"],
-        )
+        try:
+            return cls(
+                stage=said["stage"],
+                task=said["task"],
+                says=said["says"],
+                files={name: FileEntry(**entry) for name, entry in said["files"].items()},
+                accounts=Accounts(**said["accounts"]),
+                timing_dependent=said["timing_dependent"],
+                measured=said["measured"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no manifest: {error}") from error
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -131,10 +134,15 @@ def read_manifest(store: Store, stage: str, task: str) -> Manifest:
 
 def read_manifests(store: Store, stage: str, tasks: Iterable[str]) -> Iterator[Manifest]:
     """The manifests of committed tasks, in order, some requests ahead."""
+    return read_ahead(store, (manifest_name(stage, task) for task in tasks))
+
+
+def read_ahead(store: Store, names: Iterable[str]) -> Iterator[Manifest]:
+    """The manifests of these names, in order, some requests ahead."""
     with ThreadPoolExecutor(REQUESTS) as pool:
         waiting: deque[Future[Manifest]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(read_manifest, store, stage, task))
+        for name in names:
+            waiting.append(pool.submit(read_decoded, store, name, Manifest.decoded))
             if len(waiting) > 4 * REQUESTS:
                 yield waiting.popleft().result()
         while waiting:

@@ -17,7 +17,7 @@ from filters.rule import Rule
 from infra.commit import FileEntry, read_manifest
 from infra.rollup import TaskOutcome
 from infra.run import Finished
-from infra.store import Store
+from infra.stored import Store
 from infra.work import PROCESS, file_of
 from pipelines.decide import Decider, Decisions
 from pipelines.read import read_at

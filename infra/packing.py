@@ -10,7 +10,7 @@ from itertools import islice
 
 from infra.commit import FileEntry
 from infra.rollup import TaskOutcome
-from infra.store import Store
+from infra.stored import Store
 from infra.work import PackTask, file_of
 from pipelines.pack import Part, Run, part_runs, parts
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filters.errors import InputError
-from infra.store import Store
+from infra.stored import Store
 from infra.work import ProcessTask
 from pipelines.process import TaskOptions
 from pipelines.read import ReadOptions, read_slice
 from pipelines.record import Page, Refused, Slice, Source
 from pipelines.sources import cut, find_sources
+from pipelines.storage import local_path
 
 TASK_BYTES = 256 << 20
 
@@ -50,9 +52,9 @@ def make_plan(
     InputError where nothing is found.
     """
     # What a run wrote is no input of it, not even where --out lies in an input folder.
-    ours = (f"file://{store.url}/", f"{store.url}/")
+    ours = place(store.url) + "/"
     found_sources = find_sources(inputs, relative_to=relative_to, anonymous=anonymous)
-    sources = [one for one in found_sources if not one.url.startswith(ours)]
+    sources = [one for one in found_sources if not place(one.url).startswith(ours)]
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
     if starts is None:
@@ -64,6 +66,18 @@ def make_plan(
         cuts = limited(cuts, limit, options.recipe.read.options())
     tasks = tuple(ProcessTask(store=store, slices=slices, options=options) for slices in cuts)
     return Plan(sources=tuple(sources), tasks=tasks)
+
+
+def place(url: str) -> str:
+    """One spelling for all of a file's: local paths without links, URLs of one store under one protocol."""
+    if (local := local_path(url)) is not None:
+        return str(local.resolve())
+    protocol, _, rest = url.partition("://")
+    folded = re.sub(r"/{2,}", "/", rest.split("@", 1)[0] if protocol.startswith("abfs") else rest).strip("/")
+    return f"{SAME_STORE.get(protocol, protocol)}://{folded}"
+
+
+SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
 def limited(cuts: Sequence[tuple[Slice, ...]], limit: int, options: ReadOptions) -> list[tuple[Slice, ...]]:

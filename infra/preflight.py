@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import secrets
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.resources import RESOURCES, resource_path, resource_sha256
 
 # A node may have to fetch our code and start a Python that imports everything: 5 s here, more from a cold disk.
 ANSWER_SECONDS = 120.0
+POLL_SECONDS = 2.0
 SOURCES_LOOKED_AT = 3
 
 
@@ -51,19 +53,32 @@ def sources_of(task: Task) -> list[Source]:
 
 
 def preflight(ray: Any, check: Check) -> None:
-    """Raise PreflightFailed, naming each node and what is wrong there, unless every node that is up passes."""
+    """Raise PreflightFailed, naming each node and what is wrong there, unless every node that is up passes.
+
+    A node that is lost meanwhile is no longer asked; one that comes later is looked at by its first task.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            remote = ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=here)(faults)
-            asked[remote.remote(check)] = node
-    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    wrong = {node_name(node): answer(ray, reference) for reference, node in asked.items()}
+    for node in alive(ray).values():
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(faults)
+        asked[remote.remote(check)] = node
+    deadline = time.monotonic() + ANSWER_SECONDS
+    waiting = list(asked)
+    while waiting and time.monotonic() < deadline:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)
+        still = alive(ray)
+        waiting = [reference for reference in waiting if asked[reference]["NodeID"] in still]
+    still = alive(ray)
+    wrong = {node_name(node): answer(ray, reference) for reference, node in asked.items() if node["NodeID"] in still}
     if any(wrong.values()):
         raise PreflightFailed(report(wrong))
+
+
+def alive(ray: Any) -> dict[str, Mapping[str, Any]]:
+    """The nodes that are up, by id."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
 
 
 def node_name(node: Mapping[str, Any]) -> str:

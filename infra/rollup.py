@@ -17,7 +17,7 @@ import zstandard
 from filters.errors import VerifyFailed
 from infra.commit import FileEntry, Manifest, committed, read_manifest, read_manifests
 from infra.failpoints import failpoint
-from infra.store import Store, read_decoded
+from infra.stored import Store, read_decoded
 from infra.work import PROCESS, RETRY, identity
 from pipelines.accounts import Accounts, total
 
@@ -153,8 +153,10 @@ def outcomes(store: Store, rollup: Rollup) -> Iterator[TaskOutcome]:
     for name in rollup.segments:
         try:
             lines = read_decoded(store, name, decompressed)
-        except FileNotFoundError:
-            raise VerifyFailed(f"{store.url}/{name} is gone. Run the same command again.") from None
+        except (FileNotFoundError, VerifyFailed):
+            raise VerifyFailed(
+                f"{store.url}/{name} is gone or damaged. Delete it and run the same command again: it is made anew."
+            ) from None
         for line in lines:
             outcome = decoded(line)
             levels = rollup.retries.get(outcome.task, ())

@@ -18,7 +18,7 @@ from infra.packing import part_tasks, parts_of, runs_of, sample_tasks, sampled_r
 from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json, whole_account
 from infra.runner import Runner
-from infra.store import Store, read_decoded
+from infra.stored import Store, read_decoded
 from infra.work import PACK, PROCESS, SCHEMAS, PackTask, Report, Task
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
@@ -199,20 +199,37 @@ def sampled(
 
 
 def publish(made: Finished) -> Finished:
-    """Show the packed files under their names, then write run.json. Done again from the start after any failure."""
+    """Show the packed files under their names, then write run.json. Done again from the start after any failure.
+
+    Where all of that is there already, nothing is touched: readers of the folder see no gap.
+    """
+    files, pairs = {}, {}
+    for kind, entries in made.files.items():
+        shown = [replace(entry, path=f"{kind}/{PurePosixPath(entry.path).name}") for entry in entries]
+        files[kind] = tuple(shown)
+        pairs[kind] = [(entry.path, PurePosixPath(entry.path).name) for entry in entries]
+    made = replace(made, files=files)
+    said = (json.dumps(run_json(made), indent=1, sort_keys=True) + "\n").encode()
+    if is_published(made, said):
+        return made
     made.store.remove([RUN_FILE])
     failpoint("publish.begun")
-    files: dict[str, tuple[FileEntry, ...]] = {}
-    for kind, entries in made.files.items():
-        pairs = [(entry.path, PurePosixPath(entry.path).name) for entry in entries]
-        made.store.show(kind, pairs)
-        files[kind] = tuple(
-            replace(entry, path=f"{kind}/{short}") for entry, (_, short) in zip(entries, pairs, strict=True)
-        )
+    for kind in files:
+        made.store.show(kind, pairs[kind])
     failpoint("publish.shown")
-    made = replace(made, files=files)
-    made.store.replace(RUN_FILE, (json.dumps(run_json(made), indent=1, sort_keys=True) + "\n").encode())
+    made.store.replace(RUN_FILE, said)
     return made
+
+
+def is_published(made: Finished, said: bytes) -> bool:
+    """True where run.json says just this, and the files that it names are there with their bytes counted."""
+    try:
+        if made.store.read(RUN_FILE) != said:
+            return False
+    except FileNotFoundError:
+        return False
+    found = {one.name: one.bytes for kind in made.files for one in made.store.listed(kind)}
+    return all(found.get(entry.path) == entry.bytes for entries in made.files.values() for entry in entries)
 
 
 def run_json(made: Finished) -> dict[str, Any]:
@@ -234,11 +251,11 @@ def read_run(store: Store) -> Finished:
     """Return what a folder says that it holds. Raises OutputError where no run has finished there."""
     try:
         said = read_decoded(store, RUN_FILE, json.loads)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise OutputError(
             f"{store.url}: no finished run ({RUN_FILE} is not there). Run the same `gristmill run` again to end it."
         ) from None
-    if said.get("format") != RUN_FORMAT:
+    if not isinstance(said, dict) or said.get("format") != RUN_FORMAT:
         raise OutputError(f"{store.url}: made by another version of gristmill. Run again into an empty folder.")
     recipe = Recipe.model_validate(said["recipe"])
     rollup = rollup_from(said["rollup"])

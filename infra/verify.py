@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 
 import polars as pl
 
-from filters.errors import VerifyFailed
-from infra.commit import FileEntry, Manifest, check_file
+from filters.errors import OutputError, VerifyFailed
+from infra.commit import FileEntry, check_file, read_ahead
 from infra.look import columns_of, outcome_counts, parquet_rows
 from infra.rollup import TaskOutcome, whole_account
 from infra.run import RUN_FILE, Finished, read_run
-from infra.store import LOCK, MANIFESTS, Store, read_decoded
+from infra.stored import LOCK, MANIFESTS, Store
 from infra.work import SCHEMAS
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
@@ -97,19 +97,21 @@ class Collected:
     bytes: int
 
 
-def collect(store: Store, *, older_than: float) -> Collected:
+def collect(store: Store, *, older_than: float, take_over: bool = False) -> Collected:
     """Remove what failures left: files written longer than `older_than` seconds ago, by the store's clock, that
-    nothing names.
+    nothing names. A worker that still writes for a driver that is gone is younger than that.
 
-    Manifests, segments, conflicts and jobs stay, with the files that manifests and run.json name. Raises OutputError
-    where a command works in the store.
+    Manifests, segments, conflicts and jobs stay, with the files that manifests and run.json name. Holds the names of
+    all files. Raises OutputError where the store is no output of ours, or a command works in it.
     """
-    with store.locked(take_over=False):
+    if next(iter(store.listed("_work")), None) is None:
+        raise OutputError(f"{store.url}: no output of a run. Check the path.")
+    with store.locked(take_over=take_over):
         now = store.now()
         files = list(store.listed(""))
         kept = {one.name for one in files if RECORDS.fullmatch(one.name)}
-        for name in [one for one in kept if one.startswith(MANIFESTS)]:
-            kept |= {entry.path for entry in read_decoded(store, name, Manifest.decoded).files.values()}
+        for manifest in read_ahead(store, sorted(one for one in kept if one.startswith(MANIFESTS))):
+            kept |= {entry.path for entry in manifest.files.values()}
         if RUN_FILE in kept:
             kept |= {entry.path for entries in read_run(store).files.values() for entry in entries}
         old = [
@@ -121,7 +123,7 @@ def collect(store: Store, *, older_than: float) -> Collected:
 
 # What is no data file and stays: one name a record, written once.
 RECORDS = re.compile(
-    rf"{re.escape(RUN_FILE)}|{LOCK}|{MANIFESTS}/([^/.]+/)+[^/.]+\.json"
+    rf"{re.escape(RUN_FILE)}|{LOCK}(-\w+)?|{MANIFESTS}/([^/.]+/)+[^/.]+\.json"
     r"|_work/rollups/\w+\.jsonl\.zst|_work/conflicts/[\w-]+\.json|_work/jobs/[\w-]+\.json"
 )
-OURS = re.compile(rf"_work/|\.{re.escape(RUN_FILE)}\.|({'|'.join(SCHEMAS)})/")
+OURS = re.compile(rf"_work/|\.{re.escape(RUN_FILE)}\.|({'|'.join(SCHEMAS)})/\.?part-")

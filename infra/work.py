@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.errors import InputChanged
+from filters.errors import InputChanged, VerifyFailed
 from infra.commit import FileEntry, Manifest, commit, file_entry
 from infra.failpoints import failpoint
-from infra.store import Attempt, Store
+from infra.stored import Attempt, Store
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
 from pipelines.pack import Run, smallest, write_part, write_rows
@@ -140,7 +140,12 @@ def release_decider() -> None:
 def perform(task: Task, report: Report) -> Manifest:
     """Do one task and return the manifest in force. Safe to do twice, at the same time, or again after any failure."""
     started = time.monotonic()
-    manifest = PERFORMERS[type(task)](task, report)
+    try:
+        manifest = PERFORMERS[type(task)](task, report)
+    except FileNotFoundError as error:
+        raise VerifyFailed(
+            f"task {task.id}: a committed file is gone ({error}). Restore it, or run into an empty folder."
+        ) from error
     usage = resource.getrusage(resource.RUSAGE_SELF)
     measured = {
         "seconds": round(time.monotonic() - started, 3),

@@ -160,6 +160,7 @@ def client_errors() -> tuple[type[Exception], ...]:
         ("botocore.parsers", "ResponseParserError"),
         ("aiohttp", "ClientError"),
         ("google.auth.exceptions", "GoogleAuthError"),
+        ("gcsfs.retry", "HttpError"),
         ("azure.core.exceptions", "AzureError"),
     )
     found = [getattr(sys.modules[module], name) for module, name in named if module in sys.modules]

@@ -79,8 +79,8 @@ def _client_options(url: str, anonymous: bool) -> dict[str, Any]:
     }
     if anonymous:
         s3["anon"] = True
-    google = {"token": "anon"} if anonymous else {}
-    azure = {"anon": True} if anonymous else {}
+    google: dict[str, Any] = {"use_listings_cache": False} | ({"token": "anon"} if anonymous else {})
+    azure: dict[str, Any] = {"use_listings_cache": False} | ({"anon": True} if anonymous else {})
     known = {"s3": s3, "s3a": s3, "gs": google, "gcs": google, "az": azure, "abfs": azure, "abfss": azure}
     protocols = {part.split("://", 1)[0] for part in url.split("::")}
     if protocols & {"http", "https"}:

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,17 +153,20 @@ def cluster(
 
 
 def wait_until_it_answers(started: Cluster) -> None:
-    """Wait for the dashboard, with the token where there is one."""
-    headers = {} if started.token is None else {"Authorization": f"Bearer {started.token}"}
+    """Wait for the dashboard, with the token where there is one; asked from where the cluster is."""
+    script = (
+        "import sys, urllib.request\n"
+        f"request = urllib.request.Request({started.dashboard + '/api/version'!r})\n"
+        f"token = {started.token!r}\n"
+        "token and request.add_header('Authorization', 'Bearer ' + token)\n"
+        "try: urllib.request.urlopen(request, timeout=5).close()\n"
+        "except OSError: sys.exit(1)\n"
+    )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(f"{started.dashboard}/api/version", headers=headers), timeout=5
-            ):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if subprocess.run([*started.inside, sys.executable, "-S", "-c", script], check=False).returncode == 0:
+            return
+        time.sleep(0.2)
     logs = [path.read_text(errors="replace")[-2000:] for path in started.folder.glob("*.log")]
     raise TimeoutError(f"the head of {started.folder} does not answer: {logs}")
 

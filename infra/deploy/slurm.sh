@@ -133,7 +133,10 @@ until (($(joined) >= ${#nodes[@]})); do
     sleep 1
 done
 
-gristmill run "$recipe" --input "$input" --out "$out" --address auto "$@" &
+# A requeued job comes after its predecessor has ended, on other machines: it takes over what that held.
+again=()
+[[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]] && again=(--take-over)
+gristmill run "$recipe" --input "$input" --out "$out" --address auto "${again[@]}" "$@" &
 driver=$!
 if [[ -n $ending ]]; then
     kill -TERM "$driver" 2>/dev/null || true # the signal came before there was a driver to pass it to

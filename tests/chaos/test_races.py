@@ -1,4 +1,7 @@
-"""Six attempts of every task at the same moment, as zombies and speculation make them: one manifest, and all agree."""
+"""Six attempts of every task at the same moment, as zombies and speculation make them: one manifest, and all agree.
+
+`full`: six processes that load the models at once take half a minute before they begin.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,6 @@ def race(tasks: list[Task], out: str) -> None:
     assert len(attempts) > len(tasks), "no two attempts of one task were made"
     collect(store, older_than=0)
     assert stored(out).keys() == named(out) | (stored(out).keys() & {"_work/lock"})
-
-
-def test_six_attempts_of_a_task_leave_one_manifest(
-    out: str, write_warc: Callable[[str, list[bytes]], Path], make_page: Callable[..., str]
-) -> None:
-    tasks = one_page_tasks(write_warc, make_page, out, 6)
-    assert len(tasks) == 6
-    race(tasks, out)
 
 
 @pytest.mark.full

@@ -2,21 +2,26 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from filters.errors import CommitConflict, OutputError, VerifyFailed
+from filters.errors import CommitConflict, InputError, OutputError, VerifyFailed
 from infra.commit import Manifest, check_file, commit, committed, file_entry, read_manifest
-from infra.store import LOCK, LocalStore, Store, boot_id, open_store, scratch
+from infra.holder import this_process
+from infra.local_store import LocalStore
+from infra.scratch import scratch
+from infra.store import open_store
+from infra.stored import LOCK, Store
 from infra.verify import collect
 from pipelines.accounts import Accounts
 
@@ -108,10 +113,13 @@ def test_a_name_is_created_once_and_the_call_that_did_it_may_ask_again(store: St
 
 def test_a_folder_shows_the_files_that_it_is_told_and_no_others(store: Store) -> None:
     names = [attempt(store, text).files["kept"].path for text in ("one", "two")]
-    store.show("dataset", [(names[0], "a"), (names[1], "b")])
-    store.show("dataset", [(names[1], "a")])
-    assert [one.name for one in store.listed("dataset")] == ["dataset/a"]
-    assert store.read("dataset/a") == b"two"
+    store.show("dataset", [(names[0], "part-0.parquet"), (names[1], "part-1.parquet")])
+    store.replace("dataset/README.md", b"a user's")
+    store.show("dataset", [(names[1], "part-0.parquet")])
+    assert {one.name for one in store.listed("dataset")} == {"dataset/part-0.parquet", "dataset/README.md"}
+    assert store.read("dataset/part-0.parquet") == b"two"
+    store.show("dataset", [(names[1], "part-0.parquet")])
+    assert {one.name for one in store.listed("dataset")} == {"dataset/part-0.parquet", "dataset/README.md"}
 
 
 def test_one_command_at_a_time_holds_a_store(store: Store) -> None:
@@ -161,19 +169,78 @@ def test_a_store_that_holds_other_things_is_refused() -> None:
         pass
 
 
-def test_a_lock_whose_process_is_gone_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+def test_a_lock_whose_process_is_gone_is_taken_over() -> None:
+    code = "import json; from infra.holder import this_process; print(json.dumps(this_process()))"
+    dead = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     store = open_store(f"memory://{uuid.uuid4().hex}/out")
-    holder = {"host": socket.gethostname(), "boot": boot_id(), "pid": dead.pid}
-    store.create(LOCK, json.dumps(holder).encode())
+    store.create(LOCK, json.dumps(dead).encode())
     with store.locked(take_over=False):
         pass
-    store.create(LOCK, json.dumps(holder | {"boot": "another machine"}).encode())
-    with pytest.raises(OutputError, match="--take-over"), store.locked(take_over=False):
+    assert list(store.listed("_work")) == []
+    for change in ({"boot": "another machine"}, {"space": "pid:[another container]"}):
+        store.create(LOCK, json.dumps(dead | change).encode())
+        with pytest.raises(OutputError, match="--take-over"), store.locked(take_over=False):
+            pass
+        with store.locked(take_over=True):
+            assert len(list(store.listed("_work"))) == 2
+        assert list(store.listed("_work")) == []
+
+
+def test_a_number_that_another_process_has_now_does_not_keep_a_lock() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}/out")
+    store.create(LOCK, json.dumps(this_process() | {"started": "1"}).encode())
+    with store.locked(take_over=False):
         pass
-    with store.locked(take_over=True):
+    store.create(LOCK, json.dumps(this_process()).encode())
+    with pytest.raises(OutputError, match="works there"), store.locked(take_over=False):
         pass
+
+
+def test_of_two_that_take_over_one_gets_in_and_the_old_holder_cannot_let_a_third_in() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}/out")
+    with ExitStack() as old, ExitStack() as new:
+        old.enter_context(store.locked(take_over=False))
+        new.enter_context(store.locked(take_over=True))
+        with pytest.raises(OutputError, match="works there"), store.locked(take_over=False):
+            pass
+        old.close()
+        with pytest.raises(OutputError, match="works there"), store.locked(take_over=False):
+            pass
+    with store.locked(take_over=False):
+        pass
+    assert list(store.listed("_work")) == []
+
+
+@pytest.mark.parametrize("given", ["s3://", "s3:/bucket/out", "file://host/out"])
+def test_what_is_neither_a_path_nor_a_url_is_refused(given: str) -> None:
+    with pytest.raises(OutputError, match="BUCKET"):
+        open_store(given)
+
+
+@pytest.mark.parametrize("given", ["s3://KEY:canary@bucket/out", "simplecache::s3://KEY:canary@bucket/out"])
+def test_a_store_with_credentials_in_its_name_is_refused_without_repeating_them(given: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_store(given)
+    assert "canary" not in str(caught.value)
+
+
+def test_gc_of_a_folder_that_is_no_output_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no output"):
+        collect(LocalStore(tmp_path / "typo"), older_than=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_scratch(count: int) -> None:
+    for _ in range(count):
+        with scratch() as folder:
+            (folder / "file").write_bytes(b"")
+
+
+def test_scratch_of_many_processes_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with ProcessPoolExecutor(6, mp_context=get_context("spawn")) as pool:
+        list(pool.map(make_scratch, [60] * 6))
+    assert [path for path in tmp_path.iterdir() if "gristmill" in path.name] == []
 
 
 def test_scratch_of_a_process_that_was_killed_is_removed_by_the_next(
@@ -181,7 +248,7 @@ def test_scratch_of_a_process_that_was_killed_is_removed_by_the_next(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
-        "import os, tempfile; from infra.store import scratch; tempfile.tempdir = os.environ['T'];"
+        "import os, tempfile; from infra.scratch import scratch; tempfile.tempdir = os.environ['T'];"
         "held = scratch(); held.__enter__(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"T": str(tmp_path)}, check=False)

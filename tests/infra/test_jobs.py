@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import sys
 import time
 import urllib.request
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -203,7 +202,7 @@ def test_sigterm_ends_a_joined_driver_within_its_grace_and_its_run_continues(
     driver = subprocess.Popen(
         command, cwd="/", env=ray_cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    until(lambda: begun(out), "no task was committed")
+    until(lambda: begun(out) or driver.poll() is not None, "no task was committed")
     driver.send_signal(signal.SIGTERM)
     assert driver.wait(timeout=35) == 143
     done = subprocess.run(command, cwd="/", env=ray_cluster.environment, capture_output=True, check=True)
@@ -298,8 +297,74 @@ def test_a_run_whose_head_and_driver_are_killed_is_resumed_on_a_new_cluster(
     assert made_hash(out) == expected
 
 
-def namespaces_allowed() -> bool:
-    done = subprocess.run(["ip", "netns", "add", "gmt-allowed"], capture_output=True, check=False)
-    if done.returncode == 0:
-        subprocess.run(["ip", "netns", "del", "gmt-allowed"], check=True)
-    return done.returncode == 0
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def wires() -> Iterator[tuple[str, str, str]]:
+    """Three network namespaces: a head at 10.77.0.1 with a bridge, and two nodes at 10.77.0.2 and 10.77.0.3.
+
+    The link of a node is `to-NAME` in the head's namespace.
+    """
+    mark = f"gmt{os.getpid()}"
+    head, *nodes = names = [f"{mark}{letter}" for letter in "hab"]
+    if subprocess.run(["ip", "netns", "add", head], capture_output=True, check=False).returncode:
+        pytest.skip("network namespaces are not permitted here")
+    try:
+        ip("-n", head, "link", "add", "bridge", "type", "bridge")
+        ip("-n", head, "addr", "add", "10.77.0.1/24", "dev", "bridge")
+        ip("-n", head, "link", "set", "bridge", "up")
+        ip("-n", head, "link", "set", "lo", "up")
+        for number, name in enumerate(nodes, 2):
+            ip("netns", "add", name)
+            ip("-n", head, "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("-n", head, "link", "set", f"to-{name}", "master", "bridge", "up")
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield head, nodes[0], nodes[1]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def within(name: str) -> tuple[str, ...]:
+    """A command that runs another in a namespace."""
+    return ("ip", "netns", "exec", name)
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_a_node_whose_link_is_cut_finishes_as_a_zombie_and_the_run_waits_for_neither(
+    wires: tuple[str, str, str], small_crawl: Path, tmp_path: Path, expected: str
+) -> None:
+    """The cut node still reaches the disk: its attempts commit late or lose the race. Ray alone waits for minutes."""
+    head, one, other = wires
+    out = tmp_path / "out"
+    with cluster(ip="10.77.0.1", inside=within(head)) as cut:
+        cut.add(ip="10.77.0.2", inside=within(one))
+        cut.add(ip="10.77.0.3", inside=within(other))
+        cut.wait_for(3)
+        options = ["--task-size", str(TASK_BYTES), "--address", cut.address, "--json"]
+        command = [sys.executable, "-m", "infra.cli", "run", RECIPE, "-i", str(small_crawl), "--out", str(out)]
+        with (tmp_path / "log").open("wb") as log:
+            driver = subprocess.Popen(
+                [*within(head), *command, *options],
+                cwd="/",
+                env=cut.environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+            until(lambda: begun(out) or driver.poll() is not None, "no task was committed")
+            ip("-n", head, "link", "set", f"to-{one}", "down")
+            began = time.monotonic()
+            said, _ = driver.communicate(timeout=280)
+            took = time.monotonic() - began
+    assert driver.returncode == 0, (tmp_path / "log").read_text()[-4000:]
+    assert json.loads(said)["dataset_sha256"] == made_hash(out) == expected
+    assert 25 < took < 160
+    folders = (out / "_work" / "attempts").glob("*")
+    twice = [folder for folder in folders if len(list(folder.glob("*/documents.parquet"))) > 1]
+    assert twice, "no task had a zombie"
+    assert not list((out / "_work").glob("conflicts/*"))

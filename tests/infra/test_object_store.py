@@ -19,7 +19,8 @@ from infra.commands import retry_quarantined, run_recipe
 from infra.commit import committed
 from infra.look import explain, rows_of
 from infra.run import Finished, read_run
-from infra.store import LOCK, open_store
+from infra.store import open_store
+from infra.stored import LOCK
 from infra.verify import collect, verify
 from pipelines.recipe import load_recipe
 from tests.servers.fault_proxy import Fault, FaultProxy, Faults
