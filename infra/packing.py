@@ -5,14 +5,16 @@ Outcomes are gone through as often as needed and never held: a plan over 10^6 ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 from infra.commit import FileEntry
 from infra.rollup import TaskOutcome
 from infra.stored import Store
-from infra.work import PackTask, file_of
-from pipelines.pack import Part, Run, part_runs, parts
+from infra.work import SCHEMAS, PackTask, file_of
+from pipelines.accounts import Accounts, total
+from pipelines.pack import Part, Run, part_runs
 
 # What a dropped or quarantined document counts for where parts are cut: about one page of text.
 OTHER_ROW_BYTES = 4096
@@ -29,26 +31,46 @@ def packed_files(outcome: TaskOutcome, kind: str) -> tuple[FileEntry, ...]:
     return (outcome.quarantined,) if kind == "quarantined" else (outcome.losses,)
 
 
+def weight(outcome: TaskOutcome, kind: str) -> tuple[int, int]:
+    """Rows of one kind that a task made, and for how many characters they count where parts are cut."""
+    rows = sum(entry.rows for entry in packed_files(outcome, kind))
+    return rows, outcome.accounts.characters if kind == "dataset" else rows * OTHER_ROW_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """The account of all tasks, and for each kind the rows and the characters that they count for."""
+
+    accounts: Accounts
+    weights: Mapping[str, tuple[int, int]]
+
+
+def totals(outcomes: Iterable[TaskOutcome]) -> Totals:
+    """Go through the outcomes once."""
+    weights = {kind: (0, 0) for kind in SCHEMAS}
+
+    def each() -> Iterator[Accounts]:
+        for one in outcomes:
+            for kind, (rows, characters) in weights.items():
+                more = weight(one, kind)
+                weights[kind] = rows + more[0], characters + more[1]
+            yield one.accounts
+
+    return Totals(accounts=total(each()), weights=weights)
+
+
 def runs_of(store: Store, kind: str, outcomes: Iterable[TaskOutcome]) -> Iterator[Run]:
     """The runs of one kind that have rows, in order."""
     for one in outcomes:
-        filled = [entry for entry in packed_files(one, kind) if entry.rows]
-        rows = sum(entry.rows for entry in filled)
+        rows, characters = weight(one, kind)
         if rows:
+            filled = [entry for entry in packed_files(one, kind) if entry.rows]
             yield Run(
                 files=tuple(file_of(store, entry) for entry in filled),
                 content="+".join(entry.sha256 for entry in filled),
                 rows=rows,
-                characters=one.accounts.characters if kind == "dataset" else rows * OTHER_ROW_BYTES,
+                characters=characters,
             )
-
-
-def parts_of(runs: Iterable[Run], target_bytes: int) -> list[Part]:
-    """The parts that these runs are cut into."""
-    rows = characters = 0
-    for run in runs:
-        rows, characters = rows + run.rows, characters + run.characters
-    return parts(rows, characters, target_bytes=target_bytes)
 
 
 def part_tasks(store: Store, kind: str, cut: Iterable[Part], runs: Iterable[Run]) -> Iterator[PackTask]:

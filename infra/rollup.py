@@ -8,7 +8,7 @@ it from their own manifests.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,15 +187,3 @@ def rollup_from(said: Mapping[str, Any]) -> Rollup:
     """The roll-up that `run.json` says."""
     retries = {task: tuple(levels) for task, levels in said["retries"].items()}
     return Rollup(segments=tuple(said["segments"]), tasks=said["tasks"], retries=retries)
-
-
-def whole_account(outcomes: Iterable[TaskOutcome], check: Callable[[TaskOutcome], None] | None = None) -> Accounts:
-    """The sum of the tasks' accounts, each looked at by `check` on the way."""
-
-    def each() -> Iterator[Accounts]:
-        for one in outcomes:
-            if check is not None:
-                check(one)
-            yield one.accounts
-
-    return total(each())

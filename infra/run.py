@@ -14,14 +14,14 @@ from typing import Any
 from filters.errors import OutputError, QuarantineBudgetExceeded
 from infra.commit import FileEntry, Manifest, committed, read_manifests
 from infra.failpoints import failpoint
-from infra.packing import part_tasks, parts_of, runs_of, sample_tasks, sampled_run
+from infra.packing import Totals, part_tasks, runs_of, sample_tasks, sampled_run, totals
 from infra.plan import Plan
-from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json, whole_account
+from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json
 from infra.runner import Runner
 from infra.stored import Store, read_decoded
 from infra.work import PACK, PROCESS, SCHEMAS, PackTask, Report, Task
 from pipelines.accounts import Accounts
-from pipelines.pack import dataset_sha256
+from pipelines.pack import dataset_sha256, parts
 from pipelines.process import TaskOptions
 from pipelines.recipe import Recipe
 
@@ -100,14 +100,15 @@ def pack_and_publish(
     allow_quarantined: bool,
 ) -> Finished:
     """Pack what the tasks of the roll-up made and publish it. Raises QuarantineBudgetExceeded and OutputError."""
-    accounts = whole_account(outcomes(store, rollup)).checked("the run")
+    whole = totals(outcomes(store, rollup))
+    accounts = whole.accounts.checked("the run")
     if (excess := over_budget(accounts)) and not allow_quarantined:
         raise QuarantineBudgetExceeded(
             f"{sum(accounts.quarantined.values()):,} of {accounts.documents:,} documents were quarantined, {excess:,} "
             f"over the budget: {dict(accounts.quarantined)}. What was decided is committed: the same command with "
             "--allow-quarantined packs it, and `gristmill retry` can then decide the quarantined ones again."
         )
-    files = pack(store, rollup, options, runner, report=report, on_stage=on_stage)
+    files = pack(store, rollup, whole, options, runner, report=report, on_stage=on_stage)
     made = publish(
         Finished(
             store=store,
@@ -161,7 +162,14 @@ def finish_stage(
 
 
 def pack(
-    store: Store, rollup: Rollup, options: TaskOptions, runner: Runner, *, report: Report, on_stage: OnStage
+    store: Store,
+    rollup: Rollup,
+    whole: Totals,
+    options: TaskOptions,
+    runner: Runner,
+    *,
+    report: Report,
+    on_stage: OnStage,
 ) -> dict[str, tuple[FileEntry, ...]]:
     """Pack the rows of all tasks into parts, and return the committed files by kind, in order."""
 
@@ -181,7 +189,7 @@ def pack(
         if kind == "dropped" and options.dropped_samples is not None:
             entries = sampled(store, rollup, options.dropped_samples, packed)
         else:
-            cut = parts_of(runs_of(store, kind, outcomes(store, rollup)), options.recipe.target_bytes)
+            cut = parts(*whole.weights[kind], target_bytes=options.recipe.target_bytes)
             runs = runs_of(store, kind, outcomes(store, rollup))
             entries = packed(part_tasks(store, kind, cut, runs), len(cut))
         files[kind] = entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,7 +13,8 @@ import polars as pl
 from filters.errors import OutputError, VerifyFailed
 from infra.commit import FileEntry, check_file, read_ahead
 from infra.look import columns_of, outcome_counts, parquet_rows
-from infra.rollup import TaskOutcome, whole_account
+from infra.packing import totals
+from infra.rollup import TaskOutcome
 from infra.run import RUN_FILE, Finished, read_run
 from infra.stored import LOCK, MANIFESTS, Store
 from infra.work import SCHEMAS
@@ -30,15 +32,17 @@ def verify(made: Finished) -> int:
     files = 0
     ledger: Counter[tuple[str, str | None]] = Counter()
 
-    def check(outcome: TaskOutcome) -> None:
+    def checked() -> Iterator[TaskOutcome]:
         nonlocal files
-        for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined, outcome.losses):
-            check_stored(made.store, entry)
-            files += 1
-        outcome.accounts.checked(f"task {outcome.task}")
-        ledger.update(outcome_counts(made.store, outcome))
+        for outcome in made.outcomes:
+            for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined, outcome.losses):
+                check_stored(made.store, entry)
+                files += 1
+            outcome.accounts.checked(f"task {outcome.task}")
+            ledger.update(outcome_counts(made.store, outcome))
+            yield outcome
 
-    whole = whole_account(made.outcomes, check).checked("the run")
+    whole = totals(checked()).accounts.checked("the run")
     if whole.as_json() != made.accounts.as_json():
         raise VerifyFailed(
             f"{made.store.url}: the account in run.json is not the sum of its tasks'. Run the same command again."

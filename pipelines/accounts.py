@@ -7,7 +7,6 @@ input bytes = bytes of records + unreadable bytes
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -91,17 +90,19 @@ class Accounts:
 
 
 COUNTED = tuple(one.name for one in fields(Accounts))
+NUMBERS = tuple(one.name for one in fields(Accounts) if one.default == 0)
+COUNTS = tuple(name for name in COUNTED if name not in NUMBERS)
 
 
 def total(accounts: Iterable[Accounts]) -> Accounts:
     """The sum of accounts, count by count."""
-    numbers: Counter[str] = Counter()
-    counts: dict[str, Counter[str]] = {}
+    numbers = dict.fromkeys(NUMBERS, 0)
+    counts: dict[str, dict[str, int]] = {name: {} for name in COUNTS}
     for one in accounts:
-        for name in COUNTED:
-            value = getattr(one, name)
-            if isinstance(value, int):
-                numbers[name] += value
-            else:
-                counts.setdefault(name, Counter()).update(value)
-    return Accounts(**numbers, **{name: dict(count) for name, count in counts.items()})  # type: ignore[arg-type]
+        for name in NUMBERS:
+            numbers[name] += getattr(one, name)
+        for name in COUNTS:
+            held = counts[name]
+            for reason, count in getattr(one, name).items():
+                held[reason] = held.get(reason, 0) + count
+    return Accounts(**numbers, **counts)  # type: ignore[arg-type]

@@ -58,13 +58,9 @@ def jumped(crawl: Path, folder: Path, out: str, seed: int, expected: str) -> Non
     assert_whole(out, expected, f"seed {seed}")
 
 
-def test_a_clock_that_jumps_changes_nothing(small_crawl: Path, tmp_path: Path, expected: str) -> None:
-    jumped(small_crawl, tmp_path, str(tmp_path / "out"), 1, expected)
-
-
 @pytest.mark.full
-def test_a_clock_that_jumps_changes_nothing_over_seeds(small_crawl: Path, tmp_path: Path, expected: str) -> None:
-    for seed in range(2, 7):
+def test_a_clock_that_jumps_changes_nothing(small_crawl: Path, tmp_path: Path, expected: str) -> None:
+    for seed in range(5):
         jumped(small_crawl, tmp_path, str(tmp_path / f"out-{seed}"), seed, expected)
 
 

@@ -79,3 +79,36 @@ def test_kills_by_chance_change_nothing(small_crawl: Path, tmp_path: Path, out: 
         (tmp_path / f"counts-{seed}").mkdir()
         struck += killed_until_it_ends(small_crawl, f"{out}-{seed}", tmp_path / f"counts-{seed}", seed, expected)
     assert struck >= 10
+
+
+# Where a worker of Ray may die, and where only the process that the command started.
+IN_WORKERS = ("attempt.begun", "attempt.written", "attempt.stored", "create.before", "create.after")
+IN_DRIVER = ("run.rollup", "publish.half", "publish.shown")
+
+
+@pytest.mark.full
+@pytest.mark.ray
+def test_workers_killed_at_every_place_are_replaced_while_the_run_goes_on(
+    small_crawl: Path, tmp_path: Path, out: str, expected: str
+) -> None:
+    said = f"counts={tmp_path};" + ";".join(f"{name}=kill,at:5" for name in IN_WORKERS)
+    done = run(command(small_crawl, out, "--workers", "2", runner="ray"), said)
+    assert done.returncode == 0, f"{said}\n{done.stderr}"
+    assert [kills(tmp_path, name) for name in IN_WORKERS] == [1] * len(IN_WORKERS)
+    assert json.loads(done.stdout)["dataset_sha256"] == expected
+    assert_whole(out, expected)
+
+
+@pytest.mark.full
+@pytest.mark.ray
+@pytest.mark.parametrize("name", IN_DRIVER)
+def test_a_driver_of_ray_that_was_killed_is_followed_by_another(
+    small_crawl: Path, tmp_path: Path, expected: str, name: str
+) -> None:
+    arguments = command(small_crawl, str(tmp_path / "out"), "--workers", "2", runner="ray")
+    first = run(arguments, f"counts={tmp_path};{name}=kill,at:1")
+    assert (first.returncode, kills(tmp_path, name)) == (-signal.SIGKILL, 1), first.stderr
+    again = run(arguments, f"counts={tmp_path};{name}=kill,at:1")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["tasks_done_now"] == 0
+    assert_whole(str(tmp_path / "out"), expected)

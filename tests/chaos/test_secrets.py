@@ -97,7 +97,7 @@ def watched(arguments: list[str], failpoints: str, reached: Path, folder: Path) 
 @pytest.mark.ray
 @pytest.mark.parametrize("place", ["run.ended", "create.before"])
 def test_a_run_on_ray_writes_no_secret(small_crawl: Path, tmp_path: Path, canary_bucket: str, place: str) -> None:
-    """`run.ended`: when all is done. `create.before`: a worker that fails in the store, with all that Ray says of it."""
+    """At `run.ended` all is done; at `create.before` a worker fails in the store, with all that Ray says of that."""
     counts, objects, seen = (tmp_path / name for name in ("counts", "objects", "seen"))
     for folder in (counts, objects, seen):
         folder.mkdir()
@@ -113,6 +113,7 @@ def test_a_run_on_ray_writes_no_secret(small_crawl: Path, tmp_path: Path, canary
     assert in_objects(canary_bucket, objects) == []
 
 
+@pytest.mark.full
 def test_a_run_that_may_not_write_says_no_secret(small_crawl: Path, tmp_path: Path, canary_bucket: str) -> None:
     done = run(command(small_crawl, f"{canary_bucket}-other/out"), AWS_ACCESS_KEY_ID="wrong")
     assert done.returncode == 1, done.stderr
