@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.failpoints import NAMES
@@ -99,8 +102,20 @@ def test_workers_killed_at_every_place_are_replaced_while_the_run_goes_on(
     assert_whole(out, expected)
 
 
+@pytest.fixture
+def ray_folders_removed() -> Iterator[None]:
+    """Remove folders that a killed driver leaves: those of Ray that are new, and that no process has in its command."""
+    before = set(Path("/tmp").glob("gm-ray-*"))
+    yield
+    in_use = " ".join(word for one in psutil.process_iter(["cmdline"]) for word in one.info["cmdline"] or [])
+    for folder in set(Path("/tmp").glob("gm-ray-*")) - before:
+        if str(folder) not in in_use:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.full
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_folders_removed")
 @pytest.mark.parametrize("name", IN_DRIVER)
 def test_a_driver_of_ray_that_was_killed_is_followed_by_another(
     small_crawl: Path, tmp_path: Path, expected: str, name: str

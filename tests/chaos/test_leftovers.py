@@ -26,8 +26,10 @@ def fail(crawl: Path, out: str, counts: Path, faults: int, monkeypatch: pytest.M
         for attempt in range(4 * faults):
             try:
                 # Another task size is another set of tasks: there is always something left to do, and to fail at.
-                size = TASK_BYTES - 100 * (attempt // 25)
-                run_recipe(load_recipe(RECIPE), [str(crawl)], out, runner="inprocess", quiet=True, task_bytes=size)
+                size = TASK_BYTES - 100 * (1 + attempt // 25)
+                # An error right after the lock was stored leaves it held by this process, which goes on.
+                options = {"runner": "inprocess", "quiet": True, "task_bytes": size, "take_over": True}
+                run_recipe(load_recipe(RECIPE), [str(crawl)], out, **options)  # type: ignore[arg-type]
             except (GristmillError, OSError):
                 made += 1
             if made == faults:
@@ -38,16 +40,16 @@ def fail(crawl: Path, out: str, counts: Path, faults: int, monkeypatch: pytest.M
 def kill(crawl: Path, out: str, counts: Path) -> None:
     """Kill a run at each place once."""
     for name in PLACES:
-        run(command(crawl, out), f"counts={counts};{name}=kill,at:5")
+        run(command(crawl, out), f"counts={counts};{name}=kill,at:3")
 
 
 def assert_nothing_left_over(out: str) -> int:
     """Collect, and return how many bytes that removed; fail unless exactly what is named is left."""
     before, keep = stored(out), named(out)
     assert keep <= before.keys()
-    collected = collect(open_store(out), older_than=0)
+    collected = collect(open_store(out), older_than=0, take_over=True)
     after = stored(out)
-    assert after.keys() - {"_work/lock"} == keep - {"_work/lock"}
+    assert {name for name in after if not name.startswith("_work/lock")} == keep
     assert {name: after[name] for name in keep} == {name: before[name] for name in keep}
     assert collected.bytes == sum(size for name, size in before.items() if name not in after)
     return collected.bytes
@@ -69,7 +71,7 @@ def left_and_collected(
     after = assert_nothing_left_over(out)
     assert_whole(out, expected)
     print(f"{struck} faults; {before:,} + {after:,} bytes collected")
-    assert struck >= faults
+    assert struck >= faults + len(PLACES)
     assert before > 0
 
 
