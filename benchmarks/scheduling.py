@@ -25,7 +25,7 @@ from infra.commit import Manifest
 from infra.node import Check, beating
 from infra.ray_runner import OnRay
 from infra.schedule import Schedule
-from infra.store import LocalStore
+from infra.local_store import LocalStore
 from infra.work import CutTask
 from pipelines.record import Source
 

@@ -62,7 +62,8 @@ def slurm_commands() -> list[str]:
     """What `slurm.sh` runs, its options filled in."""
     script = (DEPLOY / "slurm.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     (options,) = re.findall(r"^of_ray=\((.*?)\)$", script, re.DOTALL | re.MULTILINE)
-    said = script.replace('"${of_ray[@]}"', options.replace("\n", " ")).replace('"${again[@]}"', "--take-over").replace('"$@"', "")
+    said = script.replace('"${of_ray[@]}"', options.replace("\n", " "))
+    said = said.replace('"${again[@]}"', "--take-over").replace('"$@"', "")
     said = said.replace("$SLURM_CPUS_PER_TASK", "16")
     return re.findall(r"(?:gristmill run|ray (?:start|health-check|list)) [-\"][^\n]*|ray list [^\n]*", said)
 
