@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from infra.commit import Manifest
+from infra.local_store import LocalStore
 from infra.node import Check, beating
 from infra.ray_runner import OnRay
 from infra.schedule import Schedule
-from infra.local_store import LocalStore
 from infra.work import CutTask
 from pipelines.record import Source
 

@@ -143,6 +143,7 @@ def test_a_submitted_run_makes_what_one_process_makes(
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_job_is_started_once_for_its_id_and_refused_while_another_writes_there(
     ray_cluster: Cluster,  # noqa: F811
     small_crawl: Path,
@@ -171,6 +172,7 @@ def test_a_job_is_started_once_for_its_id_and_refused_while_another_writes_there
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_run_on_a_node_joins_the_cluster_and_a_killed_node_changes_nothing(
     ray_cluster: Cluster,  # noqa: F811
     small_crawl: Path,
@@ -192,6 +194,7 @@ def test_a_run_on_a_node_joins_the_cluster_and_a_killed_node_changes_nothing(
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_sigterm_ends_a_joined_driver_within_its_grace_and_its_run_continues(
     ray_cluster: Cluster,  # noqa: F811
     small_crawl: Path,
@@ -244,6 +247,7 @@ def test_a_node_without_a_package_is_named_before_the_first_task(
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_head_without_a_package_says_so_and_shows_no_traceback(
     ray_cluster: Cluster,  # noqa: F811
     small_crawl: Path,

@@ -81,6 +81,7 @@ def test_quarantined_documents_of_a_store_can_be_retried(write_warc: Callable, b
     assert verify(again) > 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_store_that_fails_now_and_then_gets_the_same_bytes(
     small_crawl: Path, bucket: str, tmp_path: Path, faulty: Callable[[Faults], FaultProxy], seed: int

@@ -23,6 +23,11 @@ from pipelines.recipe import load_recipe
 pytestmark = pytest.mark.ray
 
 
+def full(value: int) -> object:
+    """A value for `make test-full` alone."""
+    return pytest.param(value, marks=pytest.mark.full)
+
+
 def command(small_crawl: Path, out: Path, workers: int) -> list[str]:
     options = [
         "--out",
@@ -44,7 +49,7 @@ def undisturbed(small_crawl: Path, out: Path) -> str:
     return run_recipe(recipe, [str(small_crawl)], out, runner="inprocess", quiet=True, task_bytes=8_000).dataset_sha256
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [full(1), 2, full(4)])
 def test_the_hash_is_that_of_one_process_for_any_number_of_workers(
     small_crawl: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -93,7 +98,7 @@ def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
     assert verify(read_run(open_store(folder / "out"))) > 0
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, full(2), full(3)])
 def test_a_run_whose_worker_is_killed_ends_with_the_same_bytes(small_crawl: Path, tmp_path: Path, seed: int) -> None:
     killed_under_it(small_crawl, tmp_path, seed)
 
