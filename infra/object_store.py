@@ -105,6 +105,8 @@ class ObjectStore:
         except OSError as error:
             raise unusable(f"{self.url}/{folder}", error) from error
         for full, facts in found.items():
+            if facts.get("type") == "directory":  # the folder itself, where nothing is in it
+                continue
             name = full.removeprefix(root)
             if name.removeprefix(f"{folder}/").startswith(prefix):
                 yield Stored(name=name, bytes=facts["size"], written=written(facts))

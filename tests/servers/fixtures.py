@@ -1,6 +1,6 @@
 """Fixtures over the servers: one SeaweedFS for the whole session, and a bucket of its own for every test.
 
-A plugin of pytest: `tests/conftest.py` names it in `pytest_plugins`.
+`tests/conftest.py` imports them for all tests.
 """
 
 from __future__ import annotations
