@@ -132,6 +132,10 @@ def cut_starts(
     tasks = [CutTask(store=store, source=source, task_bytes=task_bytes) for source in large]
     if not tasks:
         return {}
+    progress.say(
+        f"{len(tasks):,} files are larger than a task: each is read through once more to find where to cut it "
+        "(a larger --task-size spares that)"
+    )
     made = finish_stage(store, CUT, tasks, len(tasks), runner, report=progress.report, on_stage=progress.stage)
     return {task.source.path: made[task.id].says["starts"] for task in tasks}
 
