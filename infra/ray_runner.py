@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ from infra.ending import ending_on_sigterm
 from infra.node import Check, perform_remotely, ship_code
 from infra.preflight import check_for, preflight
 from infra.schedule import Patience
+from infra.scratch import scratch
 from infra.stage import FixedSize, LiveSize, Size, Stage
 from infra.store import open_store
 from infra.work import Report, Task
@@ -76,8 +76,7 @@ class OnRay:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray = self._imported()
         # Short: the path of a socket has at most 107 bytes.
-        folder = tempfile.mkdtemp(prefix="gm-ray-", dir="/tmp")
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = str(self._stack.enter_context(scratch("gm-ray-", Path("/tmp"))))
         self._stack.callback(ray.shutdown)
         try:
             ray.init(

@@ -14,20 +14,21 @@ SCRATCH = "gristmill-scratch-"
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch(prefix: str = SCRATCH, base: Path | None = None) -> Iterator[Path]:
     """Yield a folder of this machine, and remove it at the end, with those whose process died before it could.
 
-    The owner holds a lock of the kernel on its folder, which goes with the process, in any container; the folder gets
-    the name under which others look at it when it is held.
+    It lies in `base`, by default where temporary files go, under a name that begins with `prefix`. The owner holds a
+    lock of the kernel on it, which goes with the process, in any container; it gets the name under which others look
+    at it when it is held.
     """
-    base = Path(tempfile.gettempdir())
-    made = Path(tempfile.mkdtemp(prefix=".gristmill-", dir=base))
+    base = Path(tempfile.gettempdir()) if base is None else base
+    made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=base))
     held = os.open(made, os.O_RDONLY)
-    folder = base / f"{SCRATCH}{made.name.removeprefix('.gristmill-')}"
+    folder = base / made.name.removeprefix(".")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         made.rename(folder)
-        for other in base.glob(f"{SCRATCH}*"):
+        for other in base.glob(f"{prefix}*"):
             if other != folder:
                 remove_if_abandoned(other)
         yield folder

@@ -144,3 +144,18 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(smal
     done = subprocess.run(command(small_crawl, tmp_path / "out", 2), capture_output=True, check=True)
     assert json.loads(done.stdout)["dataset_sha256"] == expected
     assert verify(read_run(open_store(tmp_path / "out"))) > 0
+
+
+@pytest.mark.full
+def test_the_folder_of_a_driver_that_was_killed_is_removed_by_the_next(small_crawl: Path, tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob("gm-ray-*"))
+    started = subprocess.Popen(command(small_crawl, tmp_path / "out", 1), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not workers_of(started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    left = set(Path("/tmp").glob("gm-ray-*")) - before
+    assert left
+    subprocess.run(command(small_crawl, tmp_path / "out", 1), capture_output=True, check=True)
+    assert not [folder for folder in left if folder.exists()]
