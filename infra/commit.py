@@ -19,9 +19,10 @@ from typing import Any
 
 from filters.errors import CommitConflict, VerifyFailed
 from infra.failpoints import failpoint
-from infra.stored import CONFLICTS, MANIFESTS, REQUESTS, Attempt, Store, read_decoded
+from infra.stored import CONFLICTS, MANIFESTS, Attempt, Store, read_decoded
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
+from pipelines.storage import REQUESTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,9 @@ from infra.failpoints import failpoint
 from infra.holder import holder_of, is_gone, this_process
 from infra.local_store import writable
 from infra.scratch import scratch
-from infra.stored import ATTEMPTS, LOCK, REQUESTS, Attempt, Stored, read_decoded, unusable
+from infra.stored import ATTEMPTS, LOCK, Attempt, Stored, read_decoded, unusable
 from pipelines.patience import patiently
-from pipelines.storage import file_system, opened
+from pipelines.storage import REQUESTS, file_system, opened
 
 CONDITIONAL = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Protocols whose `pipe_file(mode="create")` is one conditional request. Elsewhere fsspec looks first and writes then,

@@ -17,7 +17,7 @@ import zstandard
 from filters.errors import VerifyFailed
 from infra.commit import FileEntry, Manifest, committed, read_manifest, read_manifests
 from infra.failpoints import failpoint
-from infra.stored import Store, read_decoded
+from infra.stored import ATTEMPTS, Store, read_decoded
 from infra.work import PROCESS, RETRY, identity
 from pipelines.accounts import Accounts, total
 
@@ -122,7 +122,7 @@ def decompressed(data: bytes) -> list[bytes]:
 def encoded(manifest: Manifest) -> bytes:
     """One line of a segment."""
     files = {
-        name: [one.path.removeprefix("_work/attempts/"), one.sha256, one.bytes, one.rows]
+        name: [one.path.removeprefix(f"{ATTEMPTS}/"), one.sha256, one.bytes, one.rows]
         for name, one in manifest.files.items()
     }
     said = {"task": manifest.task, "files": files, "accounts": manifest.accounts.as_json()}
@@ -133,7 +133,7 @@ def decoded(line: bytes) -> TaskOutcome:
     """The outcome in one line of a segment."""
     said = json.loads(line)
     files = {
-        name: FileEntry(path=f"_work/attempts/{path}", sha256=sha256, bytes=size, rows=rows)
+        name: FileEntry(path=f"{ATTEMPTS}/{path}", sha256=sha256, bytes=size, rows=rows)
         for name, (path, sha256, size, rows) in said["files"].items()
     }
     return TaskOutcome(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -173,35 +174,41 @@ def pack(
 ) -> dict[str, tuple[FileEntry, ...]]:
     """Pack the rows of all tasks into parts, and return the committed files by kind, in order."""
 
-    def packed(tasks: Iterable[PackTask], count: int) -> tuple[FileEntry, ...]:
-        order: list[str] = []
+    def packed(tasks: Iterable[PackTask], count: int) -> list[tuple[str, FileEntry]]:
+        """The kind and the file of each of these tasks, in their order."""
+        order: list[tuple[str, str]] = []
 
         def noted() -> Iterator[PackTask]:
             for task in tasks:
-                order.append(task.id)
+                order.append((task.kind, task.id))
                 yield task
 
         made = finish_stage(store, PACK, noted(), count, runner, report=report, on_stage=on_stage)
-        return tuple(entry for task in order for entry in made[task].files.values())
+        return [(kind, entry) for kind, task in order for entry in made[task].files.values()]
 
-    files = {}
-    for kind in SCHEMAS:
-        if kind == "dropped" and options.dropped_samples is not None:
-            entries = sampled(store, rollup, options.dropped_samples, packed)
-        else:
-            cut = parts(*whole.weights[kind], target_bytes=options.recipe.target_bytes)
-            runs = runs_of(store, kind, outcomes(store, rollup))
-            entries = packed(part_tasks(store, kind, cut, runs), len(cut))
-        files[kind] = entries
-    return files
+    samples = options.dropped_samples
+    cut = {
+        kind: parts(*weight, target_bytes=options.recipe.target_bytes)
+        for kind, weight in whole.weights.items()
+        if kind != "dropped" or samples is None
+    }
+    tasks = chain.from_iterable(
+        part_tasks(store, kind, found, runs_of(store, kind, outcomes(store, rollup))) for kind, found in cut.items()
+    )
+    files: dict[str, list[FileEntry]] = {kind: [] for kind in SCHEMAS}
+    for kind, entry in packed(tasks, sum(map(len, cut.values()))):
+        files[kind].append(entry)
+    if samples is not None:
+        files["dropped"] = sampled(store, rollup, samples, packed)
+    return {kind: tuple(entries) for kind, entries in files.items()}
 
 
 def sampled(
-    store: Store, rollup: Rollup, limit: int, packed: Callable[[Iterable[PackTask], int], tuple[FileEntry, ...]]
-) -> tuple[FileEntry, ...]:
+    store: Store, rollup: Rollup, limit: int, packed: Callable[[Iterable[PackTask], int], list[tuple[str, FileEntry]]]
+) -> list[FileEntry]:
     """One file of the dropped rows of smallest key for each rule: drawn from groups of files, then from the samples."""
     tasks = list(sample_tasks(store, "dropped", runs_of(store, "dropped", outcomes(store, rollup)), limit))
-    while len(entries := packed(tasks, len(tasks))) > 1:
+    while len(entries := [entry for _, entry in packed(tasks, len(tasks))]) > 1:
         tasks = list(sample_tasks(store, "dropped", (sampled_run(store, entry) for entry in entries), limit))
     return entries
 

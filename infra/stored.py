@@ -18,8 +18,6 @@ T = TypeVar("T")
 
 ATTEMPTS, MANIFESTS, CONFLICTS = "_work/attempts", "_work/manifests", "_work/conflicts"
 LOCK = "_work/lock"
-REQUESTS = 16
-"""Requests at a time where many small ones are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from where the store's client looks for them, never from a URL.
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pipelines import web
 from pipelines.patience import ShortRead
 from pipelines.patience import patiently as patiently
 from pipelines.patience import transient as transient
+from pipelines.random_access import RandomAccess
 from pipelines.web import courteous as courteous
 from pipelines.zip_entry import entry_facts, entry_file
 
@@ -232,17 +232,20 @@ def is_glob(url: str) -> bool:
     return re.search(r"[*\[]" if web.is_web(url) else r"[*?\[]", url) is not None
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(RandomAccess):
     """Random access to a remote file of `size` bytes; every range request is answered whole, or made again.
 
     A request asks for `ahead` bytes at least, and the last answer is kept where it is no larger: reads within it ask
     nothing. Where `version` is given (`Facts.version`), no byte of another version is ever returned.
     """
 
+    block_bytes = READ_BYTES
+
     def __init__(
         self, url: str, *, size: int, version: str | None = None, anonymous: bool = False, ahead: int = 0
     ) -> None:
-        self._url, self._size, self._at, self._ahead = url, size, 0, ahead
+        super().__init__(size)
+        self._url, self._ahead = url, ahead
         self._block, self._block_at = b"", 0
         self._file: BinaryIO | None = None
         system, path = file_system(url, anonymous=anonymous)
@@ -260,30 +263,6 @@ class RangeFile(io.RawIOBase):
                 raise InputChanged(
                     f"{url} was overwritten since the run was planned (version {version}, now {facts.version})."
                 )
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to `offset` from the start, from here or from the end."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def readall(self) -> bytes:
-        """What is left of the file, READ_BYTES a request. The default would ask for 8 KiB each time."""
-        blocks = []
-        while block := self.read(READ_BYTES):
-            blocks.append(block)
-        return b"".join(blocks)
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` as far as the file goes.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zipfile
 from typing import Any, BinaryIO, cast
+
+from pipelines.random_access import RandomAccess
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
@@ -38,35 +39,12 @@ def _info(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         raise FileNotFoundError(f"the zip has no entry {name!r}") from error
 
 
-class _Entry(io.RawIOBase):
+class _Entry(RandomAccess):
     """Bytes [start, start + size) of another file. `held` is closed with it, in this order."""
 
     def __init__(self, file: BinaryIO, start: int, size: int, held: list[Any]) -> None:
-        self._file, self._start, self._size, self._held, self._at = file, start, size, held, 0
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to `offset` from the start, from here or from the end."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def readall(self) -> bytes:
-        """What is left of the entry, in blocks of 1 MiB. The default would read 8 KiB each time."""
-        blocks = []
-        while block := self.read(1 << 20):
-            blocks.append(block)
-        return b"".join(blocks)
+        super().__init__(size)
+        self._file, self._start, self._held = file, start, held
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` as far as the entry goes and one read of the file gives."""
