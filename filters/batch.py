@@ -3,33 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from filters import kernels
+from filters.characters import point_classes
 from filters.rule import Measured, UInts
-from filters.tokens import TokenCodes, Vocabulary
+from filters.tokens import Chunks, TokenCodes, Vocabulary, WordSplitter
 
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Points:
+    """The code points of n texts one after another: those of text i are values[offsets[i]:offsets[i + 1]]."""
+
+    values: npt.NDArray[np.uint32]
+    offsets: Counts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lines:
+    """Lines of n texts as spans of code points [starts[k], ends[k]); text i has lines offsets[i] to offsets[i + 1]."""
+
+    starts: Counts
+    ends: Counts
+    offsets: Counts
+
+
+@dataclass(eq=False)
 class TextBatch:
-    """The texts of some documents. Every array below has one row per document, in the order of `texts`."""
+    """The texts of some documents. Every array below has one row per document, in the order of `texts`.
+
+    What a property gives is computed once, when first asked for.
+    """
 
     texts: Sequence[str]
     vocabulary: Vocabulary
+    _chunks: Chunks | None = None
+    _words: dict[str, TokenCodes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    @cached_property
+    @property
     def tokens(self) -> TokenCodes:
-        """The words of every text, as codes."""
-        return self.vocabulary.encode(self.texts)
+        """The words of every text, as codes; cut by the splitter of `vocabulary`."""
+        return self.words(self.vocabulary.splitter)
+
+    def words(self, splitter: WordSplitter) -> TokenCodes:
+        """The words of every text as another splitter cuts them. One look-up per chunk serves all that are local to
+        chunks.
+        """
+        found = self._words.get(splitter.name)
+        if found is None:
+            vocabulary = self.vocabulary.lexicon.vocabulary(splitter)
+            if splitter.chunk_local:
+                found = vocabulary.encode_chunks(self.texts, self._chunked())
+            else:
+                found = vocabulary.encode(self.texts)
+            self._words[splitter.name] = found
+        return found
+
+    def _chunked(self) -> Chunks:
+        lexicon = self.vocabulary.lexicon
+        if self._chunks is None or self._chunks.generation != lexicon.generation:
+            self._chunks = lexicon.chunked(text.split() for text in self.texts)
+        return self._chunks
+
+    @cached_property
+    def points(self) -> Points:
+        """Code points, lone surrogates among them."""
+        offsets = np.concatenate([[0], np.cumsum(self.characters)])
+        values = np.frombuffer("".join(self.texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+        return Points(values=values, offsets=offsets)
+
+    @cached_property
+    def lines(self) -> Lines:
+        """What lies between line feeds; blank lines stay, and a text without any line feed is one line."""
+        starts, ends, offsets = kernels.lines(self.points.values, self.points.offsets)
+        return Lines(starts=starts, ends=ends, offsets=offsets)
+
+    @cached_property
+    def stripped_lines(self) -> Lines:
+        """The same lines without white space at their ends."""
+        lines = self.lines
+        starts, ends = kernels.stripped(self.points.values, lines.starts, lines.ends, point_classes())
+        return Lines(starts=starts, ends=ends, offsets=lines.offsets)
 
     @cached_property
     def word_total(self) -> Counts:
@@ -117,6 +180,16 @@ def duplicates(parts: Sequence[Sequence[str]]) -> tuple[Counts, Counts]:
         for some, once in zip(parts, distinct, strict=True)
     )
     return extra, characters
+
+
+def counted_per_line(values: Counts, offsets: Counts) -> Measured:
+    """A count for each line; values above 2^32 - 1 stay at that."""
+    return Measured(numerator=unsigned(values), offsets=offsets)
+
+
+def ratio_per_line(numerator: Counts, denominator: Counts, offsets: Counts) -> Measured:
+    """A ratio for each line, undefined where the denominator is 0."""
+    return Measured(numerator=unsigned(numerator), denominator=unsigned(denominator), offsets=offsets)
 
 
 def counted(values: Counts) -> Measured:

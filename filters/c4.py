@@ -8,10 +8,9 @@ order, give the same first reason. With a rule left out, text and signals are th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from filters.edit import Edit, Edited
 from filters.rule import Family, Paper, Rule, Signal, Signals
 
 if TYPE_CHECKING:
@@ -34,28 +33,6 @@ FEWEST_WORDS = 3  # a line with fewer goes
 LOREM_IPSUM = "lorem ipsum"
 JAVASCRIPT = "javascript"
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Edited:
-    """The edited texts of a batch, and the signals of what the edit noticed; one per document, in its order."""
-
-    texts: list[str]
-    signals: Signals
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Edit:
-    """A pure function from texts to texts. It drops no document, and raises `revision` whenever some text changes.
-
-    notices: the signals that `apply` gives, about the texts before the edit.
-    """
-
-    name: str
-    revision: int = 1
-    apply: Callable[[TextBatch], Edited]
-    notices: tuple[Signal, ...]
-    paper: Paper
 
 
 def line_signal(name: str, says: str) -> Signal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filters import c4, fineweb, gopher
-from filters.c4 import Edit
+from filters.edit import Edit
 from filters.rule import Family
 
 FAMILIES: tuple[Family, ...] = (

@@ -8,12 +8,13 @@ result on disk.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from filters.characters import SPACE
 from filters.token_flags import ALPHA, PUNCTUATED, STOP_WORDS, TERMINATOR
 
 Codes = npt.NDArray[np.int32]
@@ -26,6 +27,8 @@ TOP_SIZES = (2, 3, 4)
 """Sizes of the n-grams whose most frequent one is measured."""
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 """Sizes of the n-grams whose repeats are measured."""
+
+LINE_FEED = np.uint32(10)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -252,3 +255,50 @@ def repetition(codes: Codes, offsets: Offsets, lengths: Codes, hashes: Hashes, s
             counts[document, column] = duplicate_ngrams(letters, reach, shifts, size, keys[:used], owner[:used], turn)
             column += 1
     return counts
+
+
+@compiled
+def summed(codes: Codes, offsets: Offsets, values: npt.NDArray[Any]) -> Counts:
+    """Return, per document, the sum of values[code] over its codes."""
+    sums = np.zeros(len(offsets) - 1, np.int64)
+    for document in range(len(offsets) - 1):
+        for at in range(offsets[document], offsets[document + 1]):
+            sums[document] += values[codes[at]]
+    return sums
+
+
+@compiled
+def lines(points: npt.NDArray[np.uint32], offsets: Offsets) -> tuple[Counts, Counts, Counts]:
+    """Return the lines between line feeds: their starts, their ends, and where each document's begin."""
+    count = len(offsets) - 1
+    for point in points:
+        count += point == LINE_FEED
+    starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
+    first = np.empty(len(offsets), np.int64)
+    line = 0
+    for document in range(len(offsets) - 1):
+        first[document] = line
+        start = offsets[document]
+        for at in range(offsets[document], offsets[document + 1]):
+            if points[at] == LINE_FEED:
+                starts[line], ends[line] = start, at
+                line += 1
+                start = at + 1
+        starts[line], ends[line] = start, offsets[document + 1]
+        line += 1
+    first[len(offsets) - 1] = line
+    return starts, ends, first
+
+
+@compiled
+def stripped(
+    points: npt.NDArray[np.uint32], starts: Counts, ends: Counts, classes: npt.NDArray[np.uint16]
+) -> tuple[Counts, Counts]:
+    """Return the spans without white space at their ends; a blank one starts and ends at its end."""
+    first, last = starts.copy(), ends.copy()
+    for line in range(len(starts)):
+        while first[line] < ends[line] and classes[points[first[line]]] & SPACE:
+            first[line] += 1
+        while last[line] > first[line] and classes[points[last[line] - 1]] & SPACE:
+            last[line] -= 1
+    return first, last

@@ -32,11 +32,15 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """One number per document. Raise `revision` whenever the number can change for some text."""
+    """One number per document, or one per line. Raise `revision` whenever the number can change for some text.
+
+    A signal per line is stored for those who train on it; no rule bounds it.
+    """
 
     name: str
     revision: int = 1
     kind: Literal["count", "ratio", "score"]
+    per: Literal["document", "line"] = "document"
     says: str
 
 
@@ -45,12 +49,14 @@ class Measured:
     """The values of one signal over a batch of `n` documents.
 
     count: `numerator`. ratio: `numerator` / `denominator`, undefined where the denominator is 0. score: `score`
-    (float32), undefined where it is NaN.
+    (float32), undefined where it is NaN. A signal per line has the values of all lines, and those of document i are
+    offsets[i] to offsets[i + 1].
     """
 
     numerator: UInts | None = None
     denominator: UInts | None = None
     score: npt.NDArray[np.float32] | None = None
+    offsets: npt.NDArray[np.int64] | None = None
 
     @property
     def value(self) -> Floats:
@@ -89,6 +95,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.low is None and self.high is None:
             raise ValueError(f"{self.name}: a rule needs low, high or both")
+        if self.signal.per == "line":
+            raise ValueError(f"{self.name}: {self.signal.name} has a value for each line, and a rule judges documents")
 
     def passes(self, value: Floats) -> Bools:
         """True where the document is kept. An undefined signal (NaN) never passes."""
@@ -122,8 +130,21 @@ def first_failing(signals: Signals, rules: tuple[Rule, ...], count: int) -> tupl
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
-    """Rules that are measured together: `measure` gives every signal that `rules` read, for one batch."""
+    """Rules and signals of one paper that are measured together.
+
+    measure: gives every one of `signals`, for one batch.
+    unruled: signals that no rule of the family bounds.
+    words: the name of the word splitter that the paper's code uses, where it is fixed; None: the recipe's.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     measure: Callable[[TextBatch], Signals]
+    unruled: tuple[Signal, ...] = ()
+    words: str | None = None
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals that the rules read, in their order, then the others."""
+        every = (*(rule.signal for rule in self.rules), *self.unruled)
+        return tuple({signal.name: signal for signal in every}.values())

@@ -1,8 +1,9 @@
 """Words as integers: a splitter cuts text into words, a vocabulary gives every distinct word a code.
 
-Text is cut at white space into chunks; a splitter whose words never cross chunks meets every distinct chunk once, and
-all later occurrences are a dictionary look-up. Codes depend on the order in which words were met, so they mean nothing
-outside their `TokenCodes`; what is derived from codes and the table beside them does not depend on that order.
+Text is cut at white space into chunks, and a `Lexicon` numbers the distinct ones. A splitter whose words never cross
+chunks meets every distinct chunk once; all later occurrences are a look-up, which all splitters of one lexicon share.
+Codes depend on the order in which words were met, so they mean nothing outside their `TokenCodes`; what is derived
+from codes and the table beside them does not depend on that order.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from filters import kernels
 from filters.token_flags import STOP_WORD_BITS, TERMINATOR, character_flags
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+Numbers = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
 
 
 def independent(left: str, right: str) -> bool:
@@ -50,19 +53,48 @@ class WordSplitter:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TokenCodes:
-    """The words of n texts: those of text i are codes[offsets[i]:offsets[i + 1]]; the other arrays describe each code.
+class Feature(Generic[Scalar]):
+    """A number that depends on a word's spelling alone; computed once for each distinct word.
 
-    length: code points. hash: xxh64 of the UTF-8 bytes. spelling: a polynomial of the code points, so that the hash of
-    a concatenation follows from its parts. flags: bits of `token_flags`.
+    of: for each word its number. `name` is unique among all features.
     """
 
-    codes: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int32]
-    hash: npt.NDArray[np.uint64]
-    spelling: npt.NDArray[np.uint64]
-    flags: npt.NDArray[np.uint16]
+    name: str
+    dtype: type[Scalar]
+    of: Callable[[Sequence[str]], npt.ArrayLike]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenCodes:
+    """The words of n texts: those of text i are codes[offsets[i]:offsets[i + 1]]. All else has one value per code."""
+
+    codes: Numbers
+    offsets: Offsets
+    table: WordTable
+
+    def feature(self, feature: Feature[Scalar]) -> npt.NDArray[Scalar]:
+        """The feature of each code."""
+        return self.table.feature(feature)
+
+    @property
+    def length(self) -> npt.NDArray[np.int32]:
+        """Code points."""
+        return self.table.feature(LENGTH)
+
+    @property
+    def hash(self) -> npt.NDArray[np.uint64]:
+        """xxh64 of the UTF-8 bytes."""
+        return self.table.feature(HASH)
+
+    @property
+    def spelling(self) -> npt.NDArray[np.uint64]:
+        """A polynomial of the code points, so that the hash of a concatenation follows from its parts."""
+        return self.table.described[0]
+
+    @property
+    def flags(self) -> npt.NDArray[np.uint16]:
+        """Bits of `token_flags`."""
+        return self.table.described[1]
 
 
 class Column(Generic[Scalar]):
@@ -91,116 +123,217 @@ class Column(Generic[Scalar]):
         return self._values[: self._count]
 
 
+LENGTH = Feature(name="length", dtype=np.int32, of=lambda words: [len(word) for word in words])
+HASH = Feature(
+    name="hash",
+    dtype=np.uint64,
+    of=lambda words: np.array(
+        [xxhash.xxh64_intdigest(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64
+    ),
+)
+
+
+class WordTable:
+    """The distinct words of one splitter, in the order of their codes, and what was asked about them."""
+
+    def __init__(self, sentence_ends: frozenset[str]) -> None:
+        self.words: list[str] = []
+        self.characters = 0
+        self._ends = sentence_ends
+        self._codes: dict[str, int] = {}
+        self._features: dict[str, Column[Any]] = {}
+        self._points: dict[str, int] = {}
+        self._spelling, self._flags = Column(np.uint64), Column(np.uint16)
+
+    def coded(self, words: Sequence[Sequence[str]]) -> list[Numbers]:
+        """The codes of each list of words; words never met get the next ones."""
+        known = self._codes
+        new = list(dict.fromkeys(word for some in words for word in some if word not in known))
+        known.update(zip(new, range(len(known), len(known) + len(new)), strict=True))
+        self.words += new
+        self.characters += sum(map(len, new))
+        return [np.fromiter(map(known.__getitem__, some), np.int32, len(some)) for some in words]
+
+    def feature(self, feature: Feature[Scalar]) -> npt.NDArray[Scalar]:
+        """The feature of every word so far."""
+        column: Column[Scalar] | None = self._features.get(feature.name)
+        if column is None:
+            column = self._features[feature.name] = Column(feature.dtype)
+        if len(column) < len(self.words):
+            column.extend(feature.of(self.words[len(column) :]))
+        return column.view
+
+    @property
+    def described(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint16]]:
+        """`spelling` and `flags` of every word so far."""
+        new = self.words[len(self._flags) :]
+        if new:
+            points = np.frombuffer("".join(new).encode("utf-32-le", "surrogatepass"), np.uint32)
+            offsets = np.cumsum([0, *map(len, new)], dtype=np.int64)
+            distinct, where = np.unique(points, return_inverse=True)
+            kinds = np.array([self._character_flags(chr(point)) for point in distinct.tolist()], np.uint16)
+            spelling, flags = kernels.spelled(points, offsets, kinds[where])
+            ends = self._ends
+            flags |= np.array([STOP_WORD_BITS.get(word, 0) | TERMINATOR * (word in ends) for word in new], np.uint16)
+            self._spelling.extend(spelling)
+            self._flags.extend(flags)
+        return self._spelling.view, self._flags.view
+
+    def _character_flags(self, character: str) -> int:
+        flags = self._points.get(character)
+        if flags is None:
+            flags = self._points[character] = character_flags(character)
+        return flags
+
+
 SPACE = " "  # stands for a run of white space that is a token of its own; no chunk is equal to it
 CHARACTERS_PER_CHUNK = 32  # real chunks have 6 on average; pages of long ones must not outgrow the bound on memory
 
 
-class Vocabulary:
-    """Codes of the words met so far. One thread at a time; not for pickling: make one where it is used.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunks:
+    """The white-space chunks of n texts as numbers of one lexicon, good while its `generation` is the same."""
 
-    When it holds more than `max_chunks` distinct chunks (or words, or 32 characters for each), it starts anew before
-    the next batch: results do not change, only speed. 1,000,000 chunks of real text take about 250 MB.
+    generation: int
+    flat: Sequence[str]
+    numbers: Numbers
+    offsets: Offsets
+
+
+class Lexicon:
+    """Numbers for the distinct chunks met so far, shared by all splitters. One thread at a time; not for pickling.
+
+    When it holds more than `max_chunks` distinct chunks (or words of one splitter, or 32 characters for each), it
+    starts anew before the next batch: results do not change, only speed. 1,000,000 chunks of real text take about
+    150 MB, and 100 MB more for each splitter.
     """
 
-    def __init__(self, splitter: WordSplitter, *, max_chunks: int = 1_000_000) -> None:
-        self.splitter = splitter
+    def __init__(self, *, max_chunks: int = 1_000_000) -> None:
         self.max_chunks = max_chunks
-        self._points: dict[str, int] = {}
-        self._begin()
+        self.generation = 0
+        self.vocabularies: dict[str, Vocabulary] = {}
+        self.begin()
 
-    def _begin(self) -> None:
-        self._chunks: dict[str, int] = {}
+    def begin(self) -> None:
+        """Forget everything."""
+        self.generation += 1
+        self.chunks: list[str] = [SPACE]
+        self._numbers: dict[str, int] = {SPACE: 0}
+        self._characters = 0
+        for vocabulary in self.vocabularies.values():
+            vocabulary.begin()
+
+    def vocabulary(self, splitter: WordSplitter) -> Vocabulary:
+        """The vocabulary of this splitter over this lexicon's chunks."""
+        found = self.vocabularies.get(splitter.name)
+        return found or Vocabulary(splitter, lexicon=self)
+
+    def chunked(self, texts: Iterable[list[str]]) -> Chunks:
+        """Number the chunks of each text; forgets what it knew first where that is too much."""
+        tables = [vocabulary.table for vocabulary in self.vocabularies.values()]
+        characters = self._characters + sum(table.characters for table in tables)
+        words = max((len(table.words) for table in tables), default=0)
+        if max(len(self.chunks), words, characters // CHARACTERS_PER_CHUNK) > self.max_chunks:
+            self.begin()
+        flat: list[str] = []
+        offsets = [0]
+        for chunks in texts:
+            flat += chunks
+            offsets.append(len(flat))
+        numbers = self.numbered(flat)
+        return Chunks(generation=self.generation, flat=flat, numbers=numbers, offsets=np.array(offsets, np.int64))
+
+    def numbered(self, chunks: Sequence[str]) -> Numbers:
+        """The number of each chunk; chunks never met get the next ones."""
+        numbers = np.fromiter(map(self._numbers.get, chunks, repeat(-1)), np.int32, len(chunks))
+        unseen = np.flatnonzero(numbers < 0).tolist()
+        if unseen:
+            new = list(dict.fromkeys(chunks[at] for at in unseen))
+            first = len(self.chunks)
+            self._numbers.update(zip(new, range(first, first + len(new)), strict=True))
+            self.chunks += new
+            self._characters += sum(map(len, new))
+            numbers[unseen] = [self._numbers[chunks[at]] for at in unseen]
+        return numbers
+
+
+class Vocabulary:
+    """Codes of the words that one splitter makes of a lexicon's chunks. Alone, it has a lexicon of its own."""
+
+    def __init__(self, splitter: WordSplitter, *, lexicon: Lexicon | None = None, max_chunks: int = 1_000_000) -> None:
+        self.splitter = splitter
+        self.lexicon = Lexicon(max_chunks=max_chunks) if lexicon is None else lexicon
+        self.lexicon.vocabularies[splitter.name] = self
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything."""
+        self.table = WordTable(self.splitter.sentence_ends or frozenset())
         self._starts, self._chunk_codes = Column(np.int64), Column(np.int32)
         self._starts.extend([0])
         self._unsteady = Column(np.bool_)
-        self._tokens: dict[str, int] = {}
-        self._length, self._flags = Column(np.int32), Column(np.uint16)
-        self._hash, self._spelling = Column(np.uint64), Column(np.uint64)
-        self._characters = 0
-        self._remember([SPACE], [[SPACE]])
-
-    def _bound(self) -> None:
-        held = max(len(self._chunks), len(self._tokens), self._characters // CHARACTERS_PER_CHUNK)
-        if held > self.max_chunks:
-            self._begin()
+        self._remember([SPACE], [[] if self.splitter.sentence_ends is None else [SPACE]])
 
     def encode(self, texts: Sequence[str]) -> TokenCodes:
         """Return the words of each text as codes."""
-        self._bound()
-        if not self.splitter.chunk_local:
-            return self._whole(texts)
-        chunks, offsets = chunked(text.split() for text in texts)
-        pieces, offsets = self._in_context(
-            chunks, offsets, lambda text: [chunk for chunk in self._phrased(spaced(texts[text])) if chunk != SPACE]
+        if self.splitter.chunk_local:
+            return self.encode_chunks(texts, self.lexicon.chunked(text.split() for text in texts))
+        self.lexicon.chunked([])
+        coded = self.table.coded(self.splitter.words(texts))
+        ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)
+        return TokenCodes(codes=np.concatenate([np.empty(0, np.int32), *coded]), offsets=ends, table=self.table)
+
+    def encode_chunks(self, texts: Sequence[str], chunks: Chunks) -> TokenCodes:
+        """The same, for texts whose chunks are numbered. The splitter is local to chunks."""
+        numbers, offsets = self._in_context(
+            chunks, lambda text: [chunk for chunk in self._phrased(spaced(texts[text])) if chunk != SPACE]
         )
-        return self._tabled(*kernels.gathered(pieces, offsets, self._starts.view, self._chunk_codes.view))
+        codes, ends = kernels.gathered(numbers, offsets, self._starts.view, self._chunk_codes.view)
+        return TokenCodes(codes=codes, offsets=ends, table=self.table)
 
     def sentences(self, lines: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the number of sentences of each line, as the splitter's `sentences` counts them."""
         if self.splitter.sentence_ends is None or not self.splitter.chunk_local:
             return np.array(self.splitter.sentences(lines), np.int64)
-        self._bound()
-        chunks, offsets = chunked(map(spaced, lines))
-        pieces, offsets = self._in_context(chunks, offsets, lambda line: self._phrased(spaced(lines[line])))
-        codes, ends = kernels.gathered(pieces, offsets, self._starts.view, self._chunk_codes.view)
-        return kernels.sentence_counts(codes, ends, self._flags.view)
+        chunks = self.lexicon.chunked(map(spaced, lines))
+        numbers, offsets = self._in_context(chunks, lambda line: self._phrased(spaced(lines[line])))
+        codes, ends = kernels.gathered(numbers, offsets, self._starts.view, self._chunk_codes.view)
+        return kernels.sentence_counts(codes, ends, self.table.described[1])
 
-    def _whole(self, texts: Sequence[str]) -> TokenCodes:
-        coded = self._coded(self.splitter.words(texts))
-        ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)
-        return self._tabled(np.concatenate([np.empty(0, np.int32), *coded]), ends)
-
-    def _tabled(self, codes: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> TokenCodes:
-        return TokenCodes(
-            codes=codes,
-            offsets=offsets,
-            length=self._length.view,
-            hash=self._hash.view,
-            spelling=self._spelling.view,
-            flags=self._flags.view,
-        )
-
-    def _pieces(self, chunks: Sequence[str]) -> npt.NDArray[np.int32]:
-        """The number of each chunk; unseen ones are split first."""
-        pieces = np.fromiter(map(self._chunks.get, chunks, repeat(-1)), np.int32, len(chunks))
-        unseen = np.flatnonzero(pieces < 0).tolist()
-        if unseen:
-            new = list(dict.fromkeys(chunks[at] for at in unseen))
-            self._remember(new, self.splitter.words(new))
-            pieces[unseen] = [self._chunks[chunks[at]] for at in unseen]
-        return pieces
-
-    def _in_context(
-        self, chunks: Sequence[str], offsets: npt.NDArray[np.int64], phrased: Callable[[int], list[str]]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    def _in_context(self, chunks: Chunks, phrased: Callable[[int], list[str]]) -> tuple[Numbers, Offsets]:
         """Return the numbers of all chunks, and where each text's begin; `phrased(text)` replaces a text's chunks.
 
         That is asked for texts in which the words of a chunk may depend on a neighbour.
         """
-        pieces = self._pieces(chunks)
-        texts = self._contextual(chunks, offsets, pieces)
+        self._catch_up()
+        texts = self._contextual(chunks)
         if not texts:
-            return pieces, offsets
-        counts = np.diff(offsets)
+            return chunks.numbers, chunks.offsets
+        counts = np.diff(chunks.offsets)
         parts, at = [], 0
         for text in texts:
-            parts += [pieces[at : offsets[text]], self._pieces(phrased(text))]
+            parts += [chunks.numbers[at : chunks.offsets[text]], self.lexicon.numbered(phrased(text))]
             counts[text] = len(parts[-1])
-            at = offsets[text + 1]
-        return np.concatenate([*parts, pieces[at:]]), np.concatenate([[0], np.cumsum(counts)])
+            at = chunks.offsets[text + 1]
+        self._catch_up()
+        return np.concatenate([*parts, chunks.numbers[at:]]), np.concatenate([[0], np.cumsum(counts)])
 
-    def _contextual(
-        self, chunks: Sequence[str], offsets: npt.NDArray[np.int64], pieces: npt.NDArray[np.int32]
-    ) -> list[int]:
+    def _catch_up(self) -> None:
+        """Split the chunks that the lexicon has met since."""
+        new = self.lexicon.chunks[len(self._unsteady) :]
+        if new:
+            self._remember(new, self.splitter.words(new))
+
+    def _contextual(self, chunks: Chunks) -> list[int]:
         """The texts, in order, in which an unsteady chunk may be joined to a neighbour."""
         if self.splitter.unsteady is None:
             return []
-        joined = self.splitter.joined
+        joined, flat, offsets = self.splitter.joined, chunks.flat, chunks.offsets
         found: dict[int, None] = {}
-        for at in np.flatnonzero(self._unsteady.view[pieces]).tolist():
+        for at in np.flatnonzero(self._unsteady.view[chunks.numbers]).tolist():
             text = int(np.searchsorted(offsets, at, side="right")) - 1
-            before = at > offsets[text] and joined(chunks[at - 1], chunks[at])
-            if before or (at + 1 < offsets[text + 1] and joined(chunks[at], chunks[at + 1])):
+            before = at > offsets[text] and joined(flat[at - 1], flat[at])
+            if before or (at + 1 < offsets[text + 1] and joined(flat[at], flat[at + 1])):
                 found[text] = None
         return list(found)
 
@@ -209,7 +342,9 @@ class Vocabulary:
         joined = self.splitter.joined
         phrases: list[str] = []
         done = 0
-        for centre in np.flatnonzero(self._unsteady.view[self._pieces(chunks)]).tolist():
+        numbers = self.lexicon.numbered(chunks)
+        self._catch_up()
+        for centre in np.flatnonzero(self._unsteady.view[numbers]).tolist():
             if centre < done:
                 continue
             first, last = centre, centre + 1
@@ -222,55 +357,15 @@ class Vocabulary:
         return [*phrases, *chunks[done:]]
 
     def _remember(self, chunks: Sequence[str], words: Sequence[Sequence[str]]) -> None:
-        first = len(self._chunks)
-        coded = self._coded(words)
-        self._chunks.update(zip(chunks, range(first, first + len(chunks)), strict=True))
+        coded = self.table.coded(words)
         self._chunk_codes.extend(np.concatenate(coded))
         self._starts.extend(self._starts.view[-1] + np.cumsum([len(codes) for codes in coded]))
         unsteady = self.splitter.unsteady
-        self._unsteady.extend([bool(unsteady and unsteady(*pair)) for pair in zip(chunks, words, strict=True)])
-        self._characters += sum(map(len, chunks))
-
-    def _coded(self, words: Sequence[Sequence[str]]) -> list[npt.NDArray[np.int32]]:
-        """The codes of each list of words; words never met get a code and their row of the table."""
-        known = self._tokens
-        new = list(dict.fromkeys(word for some in words for word in some if word not in known))
-        if new:
-            self._describe(new)
-            known.update(zip(new, range(len(known), len(known) + len(new)), strict=True))
-        return [np.fromiter(map(known.__getitem__, some), np.int32, len(some)) for some in words]
-
-    def _describe(self, words: Sequence[str]) -> None:
-        lengths = [len(word) for word in words]
-        points = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32)
-        offsets = np.cumsum([0, *lengths], dtype=np.int64)
-        distinct, where = np.unique(points, return_inverse=True)
-        kinds = np.array([self._character_flags(chr(point)) for point in distinct.tolist()], np.uint16)
-        spelling, flags = kernels.spelled(points, offsets, kinds[where])
-        ends = self.splitter.sentence_ends or frozenset()
-        flags |= np.array([STOP_WORD_BITS.get(word, 0) | TERMINATOR * (word in ends) for word in words], np.uint16)
-        hashes = [xxhash.xxh64_intdigest(word.encode("utf-8", "surrogatepass")) for word in words]
-        self._length.extend(lengths)
-        self._hash.extend(np.array(hashes, np.uint64))
-        self._spelling.extend(spelling)
-        self._flags.extend(flags)
-        self._characters += sum(lengths)
-
-    def _character_flags(self, character: str) -> int:
-        flags = self._points.get(character)
-        if flags is None:
-            flags = self._points[character] = character_flags(character)
-        return flags
-
-
-def chunked(texts: Iterable[list[str]]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Return the chunks of all texts in one list, and where each text's begin."""
-    flat: list[str] = []
-    offsets = [0]
-    for chunks in texts:
-        flat += chunks
-        offsets.append(len(flat))
-    return flat, np.array(offsets, np.int64)
+        self._unsteady.extend(
+            np.zeros(len(chunks), np.bool_)
+            if unsteady is None
+            else [unsteady(*pair) for pair in zip(chunks, words, strict=True)]
+        )
 
 
 def spaced(line: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from filters import catalogue, language, url
-from filters.c4 import Edit
+from filters.edit import Edit
 from filters.errors import RecipeError
 from filters.rule import Family, Rule
 from pipelines import yaml_data

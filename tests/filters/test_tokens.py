@@ -21,7 +21,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab
 
 def words_of(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[str]]:
     tokens = vocabulary.encode(texts)
-    names = {code: word for word, code in vocabulary._tokens.items()}
+    names = tokens.table.words
     return [
         [names[code] for code in tokens.codes[first:last].tolist()]
         for first, last in zip(tokens.offsets, tokens.offsets[1:], strict=False)
@@ -49,10 +49,10 @@ def test_memory_is_bounded_between_batches() -> None:
     vocabulary = Vocabulary(unicode_words(), max_chunks=100)
     for batch in range(20):
         vocabulary.encode([f"word{batch}_{n}" for n in range(60)])
-    assert len(vocabulary._chunks) <= 160
+    assert len(vocabulary.lexicon.chunks) <= 160
     vocabulary.encode(["x" * 10_000])
     vocabulary.encode(["a"])
-    assert vocabulary._characters < 100
+    assert vocabulary.lexicon._characters < 100
 
 
 def test_codes_given_out_stay_right_when_the_vocabulary_starts_anew() -> None:

@@ -25,7 +25,7 @@ PIECES = st.lists(st.tuples(st.sampled_from(EMOTICONS), st.sampled_from(BLANKS))
 
 def encoded_words(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[str]]:
     tokens = vocabulary.encode(texts)
-    names = {code: word for word, code in vocabulary._tokens.items()}
+    names = tokens.table.words
     bounds = zip(tokens.offsets, tokens.offsets[1:], strict=False)
     return [[names[code] for code in tokens.codes[first:last].tolist()] for first, last in bounds]
 
