@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -12,6 +14,8 @@ import typer
 
 from infra.options import (
     AllowQuarantined,
+    AllSignals,
+    Annotate,
     Anonymous,
     DroppedSamples,
     Dump,
@@ -33,11 +37,13 @@ from infra.terminal import data, table, visible
 if TYPE_CHECKING:
     from infra.jobs import Submitted
 
+ADDRESS_VARIABLES = ("GRISTMILL_ADDRESS", "RAY_API_SERVER_ADDRESS")
+INTERRUPTED = 130
 Dashboard = Annotated[
     str,
     typer.Option(
         "--address",
-        envvar=["GRISTMILL_ADDRESS", "RAY_API_SERVER_ADDRESS"],
+        envvar=list(ADDRESS_VARIABLES),
         help="The cluster's dashboard: http://HOST:8265.",
         show_default=False,
     ),
@@ -57,6 +63,8 @@ def submit(
     dump: Dump = None,
     task_size: TaskSize = "256MiB",
     dropped: DroppedSamples = "100",
+    annotate: Annotate = False,
+    all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
     anonymous: Anonymous = False,
     task_deadline: TaskDeadline = 6.0,
@@ -67,13 +75,13 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run a recipe on a cluster: prints the job's id. Paths and credentials are those of the cluster's nodes."""
-    from infra.commands import check_languages
+    from infra.commands import check_recipe
     from infra.jobs import Job
     from infra.jobs import submit as submitted
     from pipelines.recipe import load_recipe
 
     resolved = load_recipe(recipe)
-    check_languages(resolved)
+    check_recipe(resolved)
     job = Job(
         recipe=resolved.model_dump(mode="json"),
         inputs=tuple(input),
@@ -85,6 +93,8 @@ def submit(
         limit=limit,
         dump=dump,
         dropped_samples=dropped_count(dropped),
+        annotate=annotate,
+        all_signals=all_signals,
         allow_quarantined=allow_quarantined,
         anonymous=anonymous,
         take_over=take_over,
@@ -129,9 +139,9 @@ def cancel(address: Dashboard, job: JobId, as_json: Json = False) -> None:
         data(asdict(found))
     else:
         print(f"{found.id} {found.status.lower()}")
-        say(f"to continue: gristmill resume {found.id}")
+        say(f"to continue: gristmill resume {found.id}{address_option(address)}")
     if found.live:
-        say("it has been told to end and has not yet: `gristmill jobs` shows when it has")
+        say(f"it has been told to end and has not yet: `gristmill jobs{address_option(address)}` shows when it has")
         raise SystemExit(1)
 
 
@@ -141,6 +151,8 @@ def resume(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Where the job writes; needed on a cluster that never saw it.")
     ] = None,
+    take_over: TakeOver = False,
+    allow_unauthenticated_cluster: Unauthenticated = False,
     python: Python = "python",
     follow: Follow = False,
     as_json: Json = False,
@@ -148,7 +160,15 @@ def resume(
     """Submit a job again, on this cluster or a new one: what is committed is kept. Prints the new id."""
     from infra.jobs import resume as resumed
 
-    started(address, resumed(address, job, out=out, python=python), follow=follow, as_json=as_json)
+    resubmitted = resumed(
+        address,
+        job,
+        out=out,
+        python=python,
+        take_over=take_over,
+        allow_unauthenticated=allow_unauthenticated_cluster,
+    )
+    started(address, resubmitted, follow=follow, as_json=as_json)
 
 
 def started(address: str, job: str, *, follow: bool, as_json: bool) -> None:
@@ -159,24 +179,28 @@ def started(address: str, job: str, *, follow: bool, as_json: bool) -> None:
         print(job, flush=True)
     if follow:
         raise SystemExit(followed(address, job, sys.stderr))
-    for line in (f"gristmill logs -f {job}", "gristmill jobs", f"gristmill cancel {job}"):
-        say(f"next      {line}")
+    for line in (f"logs -f {job}", "jobs", f"cancel {job}"):
+        say(f"next      gristmill {line}{address_option(address)}")
+
+
+def address_option(address: str) -> str:
+    """What to add to a command that is shown, so that it means this cluster: nothing where the environment does."""
+    named = next((value for name in ADDRESS_VARIABLES if (value := os.environ.get(name))), None)
+    return "" if named == address else f" --address {shlex.quote(address)}"
 
 
 def followed(address: str, job: str, into: TextIO) -> int:
     """Print what a job prints, and return its exit code when it has ended.
 
-    An interrupt ends the following and not the job.
+    An interrupt ends the following and not the job, with the code of an interrupt.
     """
-    from infra.jobs import follow, job_of
+    from infra.jobs import follow
 
     try:
-        for text in follow(address, job):
-            print(visible(text), end="", file=into, flush=True)
+        found = follow(address, job, lambda text: print(visible(text), end="", file=into, flush=True))
     except KeyboardInterrupt:
-        say(f"\n{job} goes on; to follow it again: gristmill logs -f {job}")
-        return 0
-    found = job_of(address, job)
+        say(f"\n{job} goes on; to follow it again: gristmill logs -f {job}{address_option(address)}")
+        return INTERRUPTED
     say(f"{job} {found.status.lower()}")
     if found.status == "SUCCEEDED":
         return 0

@@ -6,10 +6,12 @@ otherwise. A token is read as Ray reads it, sent to the cluster alone, and never
 
 from __future__ import annotations
 
+import http.client
 import os
 import stat
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,10 +29,14 @@ def dashboard_url(address: str) -> str:
     Raises ClusterError for what is none.
     """
     given = address if "://" in address else f"http://{address}"
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    host, usable = "", False
+    with suppress(ValueError):  # a port that is none, or half an IPv6 address
+        parts = urlsplit(given)
+        host = parts.hostname or ""
+        usable = parts.scheme in ("http", "https") and bool(host) and parts.username is None and parts.port != 0
+    if not usable:
         raise ClusterError(
-            f"{parts.scheme}://{parts.hostname or ''} is no address of a cluster's dashboard. Give --address "
+            f"{given.partition('://')[0]}://{host} is no address of a cluster's dashboard. Give --address "
             "http://HOST:8265, or set RAY_API_SERVER_ADDRESS."
         )
     return given.rstrip("/")
@@ -79,7 +85,8 @@ def answers_anyone(url: str) -> bool:
         if error.code in (401, 403):
             return False
         raise ClusterError(f"{url}: HTTP {error.code} for /api/version; is this a Ray dashboard?") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        # An HTTPException where something else than HTTP answers: the port of the GCS, or of a worker.
         raise ClusterError(
             f"{url}: no Ray dashboard answers there ({error}). Check --address, the cluster, and the way to it "
             "(a tunnel: ssh -L 8265:localhost:8265 HEAD)."
@@ -89,7 +96,12 @@ def answers_anyone(url: str) -> bool:
 def check_authenticated(address: str, allow: bool) -> str | None:
     """Raise ClusterError for a cluster that asks nobody for a token; with `allow`, return a warning instead."""
     url = dashboard_url(address)
-    if not answers_anyone(url):
+    return judged(url, answers_anyone(url), allow)
+
+
+def judged(url: str, anyone: bool, allow: bool) -> str | None:
+    """What `check_authenticated` says of a dashboard that was asked already."""
+    if not anyone:
         return None
     if not allow:
         raise ClusterError(

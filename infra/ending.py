@@ -37,3 +37,16 @@ def ending_on_sigterm() -> Iterator[None]:
     finally:
         if not guard.is_alive():
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def handler_kept() -> Iterator[None]:
+    """Whoever handles SIGTERM now handles it after the block, whatever the block sets. Ray sets handlers of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -38,15 +38,15 @@ def run(data: bytes) -> None:
     from infra.commands import run_recipe
     from infra.jobs import Job, job_name
     from infra.store import open_store
-    from pipelines.recipe import Recipe
 
     job_id, job = Job.from_json(data)
+    recipe = job.resolved()
     store = open_store(job.out)
     # Locked: a folder that holds other things is refused before anything is written there.
     with store.locked(take_over=job.take_over):
-        store.create(job_name(job_id), data)
+        store.create(job_name(job_id), job.noted().as_json(job_id))
     made = run_recipe(
-        Recipe.model_validate(job.recipe),
+        recipe,
         job.inputs,
         job.out,
         runner="ray",
@@ -58,6 +58,8 @@ def run(data: bytes) -> None:
         dump=job.dump,
         task_bytes=job.task_bytes,
         dropped_samples=job.dropped_samples,
+        annotate=job.annotate,
+        all_signals=job.all_signals,
         allow_quarantined=job.allow_quarantined,
         anonymous=job.anonymous,
         take_over=job.take_over,

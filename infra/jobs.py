@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filters.errors import ClusterError, InputError, OutputError
 from infra.cluster import authorization, check_authenticated, dashboard_url, read_token, token_warning
@@ -29,11 +29,19 @@ from infra.node import installed, ship_code
 from infra.store import open_store
 from pipelines.storage import local_path, refuse_credentials
 
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
 FORMAT = 1
 JOBS = "_work/jobs"
 LIVE = ("PENDING", "RUNNING")
 RETRY_SECONDS = (1.0, 3.0, 10.0)
 RECONNECTS = 10
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between two tries to connect again; each is twice as long as the last. Ten of them take 3 minutes: a head that is
+started again is back by then."""
+QUIET_SECONDS = 120.0
+"""Without a word from a job it is asked whether the link still stands: one that was cut says nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,8 @@ class Job:
     limit: int | None = None
     dump: str | None = None
     dropped_samples: int | None = 100
+    annotate: bool = False
+    all_signals: bool = False
     allow_quarantined: bool = False
     anonymous: bool = False
     take_over: bool = False
@@ -61,11 +71,33 @@ class Job:
 
     @classmethod
     def from_json(cls, data: bytes) -> tuple[str, Job]:
-        """Id and job. Raises OutputError for another format."""
+        """Id and job. Raises OutputError for one that another release has written otherwise."""
         said = json.loads(data)
         if said.get("format") != FORMAT:
             raise OutputError(f"job format {said.get('format')} was written by another release; submit the job again.")
-        return said["id"], cls(**{**said["job"], "inputs": tuple(said["job"]["inputs"])})
+        try:
+            return said["id"], cls(**{**said["job"], "inputs": tuple(said["job"]["inputs"])})
+        except (KeyError, TypeError) as error:  # a field that this release has no more, or one that it did not have
+            raise OutputError(f"the job was written by another release ({error}); submit the job again.") from error
+
+    def resolved(self) -> Recipe:
+        """The recipe. Raises OutputError where it is of a release whose recipes this one does not understand."""
+        from pydantic import ValidationError
+
+        from pipelines.recipe import Recipe
+
+        try:
+            return Recipe.model_validate(self.recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise OutputError(
+                f"the job's recipe was written by another release ({where}: {first['msg']}); submit the job again."
+            ) from error
+
+    def noted(self) -> Job:
+        """The job as its store keeps it: what was allowed of one cluster and of one lock is not allowed for good."""
+        return replace(self, take_over=False, allow_unauthenticated=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,40 +244,61 @@ def log(address: str, job_id: str) -> str:
         return str(asked.get_job_logs(job_id))
 
 
-def follow(address: str, job_id: str) -> Iterator[str]:
-    """Yield what the job prints, as it does, until it ends; a broken connection is taken up where it broke."""
-    seen, broken = 0, 0
+def follow(address: str, job_id: str, show: Callable[[str], None]) -> Submitted:
+    """Show what the job prints, as it does, and return it when it has ended.
+
+    A broken connection is taken up where it broke. Raises ClusterError where the cluster does not know the job, or
+    does not answer for long.
+    """
+    found, seen, broken = job_of(address, job_id), 0, 0
     while True:
-        live = job_of(address, job_id).live
         try:
-            skipped = seen
+            if broken:
+                found = job_of(address, job_id)
+            skipped, whole = seen, True
             for text in tail(address, job_id):
+                if text is None:
+                    whole = False
+                    continue
                 fresh = text[skipped:]
                 skipped = max(0, skipped - len(text))
                 seen += len(fresh)
                 if fresh:
                     broken = 0
-                    yield fresh
-            if not live or not job_of(address, job_id).live:
-                return
+                    show(fresh)
+            before, found, broken = found, job_of(address, job_id), 0
+            # A stream that was given up may have had more to say, unless the job had ended before it began.
+            if not found.live and (whole or not before.live):
+                return found
         except ClusterError:
             broken += 1
             if broken > RECONNECTS:
                 raise
-        time.sleep(1.0)
+        time.sleep(min(2.0 ** max(0, broken - 1), LONGEST_PAUSE_SECONDS))
 
 
-def tail(address: str, job_id: str) -> Iterator[str]:
-    """Yield pieces of the job's output from its beginning, until the server ends the stream."""
+def tail(address: str, job_id: str) -> Iterator[str | None]:
+    """Yield pieces of the job's output from its beginning, until the server ends the stream.
+
+    The last one is None where nothing came for `QUIET_SECONDS`, and whether the link still stands is not known.
+    """
     import aiohttp
 
     with client(address) as asked, asyncio.Runner() as runner:
         pieces = asked.tail_job_logs(job_id)
+
+        async def next_piece() -> str | None:
+            async with asyncio.timeout(QUIET_SECONDS):
+                said: str | None = await anext(pieces, None)
+                return said
+
         try:
-            while (piece := runner.run(anext(pieces, None))) is not None:
+            while (piece := runner.run(next_piece())) is not None:
                 yield piece
         except aiohttp.ClientError as error:
             raise ClusterError(f"the connection to {address} broke ({error}).") from error
+        except TimeoutError:
+            yield None
         finally:
             runner.run(pieces.aclose())
 
@@ -262,11 +315,20 @@ def cancel(address: str, job_id: str) -> Submitted:
     return found
 
 
-def resume(address: str, job_id: str | None, *, out: str | None = None, python: str = "python") -> str:
+def resume(
+    address: str,
+    job_id: str | None,
+    *,
+    out: str | None = None,
+    python: str = "python",
+    take_over: bool = False,
+    allow_unauthenticated: bool = False,
+) -> str:
     """Submit a job again, and return its new id: what is committed is kept.
 
     The job is read from its output store, which is `out` or what this cluster says of the job; without an id, the
-    newest that the store has. Raises ClusterError, InputError and OutputError.
+    newest that the store has. What was allowed to it is to be allowed again. Raises ClusterError, InputError and
+    OutputError.
     """
     if out is None:
         if job_id is None:
@@ -287,8 +349,9 @@ def resume(address: str, job_id: str | None, *, out: str | None = None, python: 
             f"{store.url}: no job is noted there{'' if job_id is None else f' as {job_id}'}. Submit it again with the "
             "same arguments: that continues just so."
         ) from error
-    # Its driver is gone, or the cluster would have refused; one cut off elsewhere can only commit the same bytes.
-    return submit(replace(job, take_over=True), address, python=python, resumes=found)
+    job.resolved()  # said here, and not by the job on the cluster
+    job = replace(job, take_over=take_over, allow_unauthenticated=allow_unauthenticated)
+    return submit(job, address, python=python, resumes=found)
 
 
 @contextmanager

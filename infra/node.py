@@ -212,19 +212,26 @@ _passed: set[str] = set()
 
 
 class Reports:
-    """An actor that holds the last report of each attempt until the driver takes them. It knows nothing of them."""
+    """An actor that holds the last report of each attempt, and its node, until the driver takes them."""
 
     def __init__(self) -> None:
-        self._last: dict[int, bytes] = {}
+        self._last: dict[int, tuple[bytes, str]] = {}
 
-    def put(self, attempt: int, report: bytes) -> None:
+    def put(self, attempt: int, report: bytes, node: str = "") -> None:
         """Note a sign of life."""
-        self._last[attempt] = report
+        self._last[attempt] = report, node
 
-    def take(self) -> dict[int, bytes]:
+    def take(self) -> dict[int, tuple[bytes, str]]:
         """What was noted since the last call."""
         last, self._last = self._last, {}
         return last
+
+
+def node_here() -> str:
+    """Ray's id of the node that this process works on; empty where no Ray is."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def perform_remotely(attempt: int, beat_seconds: float, check: Check | None, task: bytes, reports: Any) -> Manifest:
@@ -233,7 +240,8 @@ def perform_remotely(attempt: int, beat_seconds: float, check: Check | None, tas
     Raises PreflightFailed, before anything of the task is loaded, where this node is not as it must be.
     """
     latest: list[Any] = [None]
-    with beating(lambda: reports.put.remote(attempt, pickle.dumps(latest[0])), beat_seconds):
+    node = node_here()
+    with beating(lambda: reports.put.remote(attempt, pickle.dumps(latest[0]), node), beat_seconds):
         check_node(check)
         loaded = pickle.loads(task)
         from infra.work import perform

@@ -7,10 +7,11 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from filters.errors import PreflightFailed
-from infra.node import WAYS_OUT, Check, Probe, expected_environment, faults
+from infra.node import WAYS_OUT, Check, Probe, expected_environment, faults, installed
 from infra.work import Task
 from pipelines.recipe import Language, Recipe
 from pipelines.record import Source
@@ -22,27 +23,48 @@ POLL_SECONDS = 2.0
 SOURCES_LOOKED_AT = 3
 
 
+def covers(check: Check, task: Task) -> bool:
+    """True where a node that passes the check has this task's store, packages, models and lists."""
+    recipe = recipe_of(task)
+    return (
+        check.probe.url == task.store.url
+        and resources_of(recipe).items() <= check.resources.items()
+        and packages_of(recipe).items() <= check.environment.packages.items()
+    )
+
+
+def recipe_of(task: Task) -> Recipe | None:
+    """The recipe of a task that decides documents: a cut and a pack need none."""
+    options = getattr(task, "options", None)
+    return None if options is None else options.recipe
+
+
 def check_for(task: Task) -> Check:
     """What nodes must have to do tasks like this one. Puts a probe into its store, to be removed at the end."""
     probe = Probe(url=task.store.url, name=f"_work/preflight/{uuid.uuid4().hex}", data=secrets.token_bytes(32))
     task.store.create(probe.name, probe.data)
-    options = getattr(task, "options", None)
+    recipe, expected = recipe_of(task), expected_environment()
     return Check(
-        environment=expected_environment(),
+        environment=replace(expected, packages={**expected.packages, **packages_of(recipe)}),
         probe=probe,
-        resources=resources_of(None if options is None else options.recipe),
+        resources=resources_of(recipe),
         sources=pickle.dumps(sources_of(task)[:SOURCES_LOOKED_AT]),
     )
 
 
+def packages_of(recipe: Recipe | None) -> dict[str, str | None]:
+    """The distributions that bear on what the recipe makes, with the driver's releases: those of own rules, too."""
+    return {name: installed(name) for name in recipe.packages} if recipe is not None else {}
+
+
 def resources_of(recipe: Recipe | None) -> dict[str, str]:
-    """Models and lists by name, or path, with their sha256: ours, and the one that the recipe names by path."""
+    """Models and lists by name, or path, with their sha256: ours, and those that the recipe names by path."""
     names = dict.fromkeys(RESOURCES)
     if recipe is not None and isinstance(language := recipe.step(Language), Language):
         names[language.model] = None
     for name in names:
         resource_path(name)
-    return {name: resource_sha256(name) for name in names}
+    return {name: resource_sha256(name) for name in names} | (dict(recipe.models) if recipe is not None else {})
 
 
 def sources_of(task: Task) -> list[Source]:

@@ -12,19 +12,20 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stdout, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from filters.errors import ClusterError, GristmillError, TaskFailed
-from infra.cluster import check_authenticated, read_token, token_warning
+from infra.cluster import answers_anyone, dashboard_url, judged, read_token, token_warning
 from infra.commit import Manifest
-from infra.ending import ending_on_sigterm
+from infra.ending import ending_on_sigterm, handler_kept
 from infra.node import Check, perform_remotely, ship_code
-from infra.preflight import check_for, preflight
+from infra.preflight import check_for, covers, preflight
 from infra.schedule import Patience
 from infra.scratch import scratch
 from infra.stage import FixedSize, LiveSize, Size, Stage
@@ -33,6 +34,7 @@ from infra.work import Report, Task
 
 OBJECT_STORE_BYTES = 100 << 20
 TASK_SECONDS = 6 * 3600.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 class OnRay:
@@ -56,45 +58,49 @@ class OnRay:
         self._given = workers
         self._address = address if address is not None else address_of_environment()
         self._allow_unauthenticated = allow_unauthenticated
-        self._patience = Patience(task_seconds=task_seconds)
+        patience = Patience(task_seconds=task_seconds)
+        # A task that failed here will not find another machine by waiting.
+        self._patience = replace(patience, rest_seconds=0.0) if self._address is None else patience
         self._stack = ExitStack()
-        self._checks: dict[str, Check] = {}
+        self._checks: list[Check] = []
         self.workers = workers or os.cpu_count() or 1
 
     def __enter__(self) -> Self:
-        if self._address is None:
-            self._enter_local()
-        else:
-            self._enter_cluster(self._address)
-        # After Ray has set its own handler, which would end this process with another code.
-        self._stack.enter_context(ending_on_sigterm())
+        # Closed whatever happens on the way: a Ray that was started is stopped, its folder removed.
+        with ExitStack() as stack:
+            stack.enter_context(ending_on_sigterm())
+            if self._address is None:
+                self._enter_local(stack)
+            else:
+                self._enter_cluster(stack, self._address)
+            self._stack = stack.pop_all()
         return self
 
-    def _enter_local(self) -> None:
+    def _enter_local(self, stack: ExitStack) -> None:
         # Before Ray is imported: it reads these once.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray = self._imported()
+        ray = imported(stack)
         # Short: the path of a socket has at most 107 bytes.
-        folder = str(self._stack.enter_context(scratch("gm-ray-", Path("/tmp"))))
-        self._stack.callback(ray.shutdown)
+        folder = str(stack.enter_context(scratch("gm-ray-", Path("/tmp"))))
+        stack.callback(ray.shutdown)
         try:
-            ray.init(
-                address="local",
-                num_cpus=self.workers,
-                num_gpus=0,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
+            with handler_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=self.workers,
+                    num_gpus=0,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            self._stack.close()
             raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
 
-    def _enter_cluster(self, address: str) -> None:
+    def _enter_cluster(self, stack: ExitStack, address: str) -> None:
         if "://" in address:
             raise ClusterError(
                 f"{address}: only a process on one of the cluster's nodes joins it, by `auto` or HOST:PORT. From "
@@ -104,59 +110,27 @@ class OnRay:
             os.environ["RAY_AUTH_MODE"] = "token"
         if (warning := token_warning()) is not None:
             warn(warning)
-        ray = self._imported()
-        self._stack.callback(ray.shutdown)
+        ray = imported(stack)
+        stack.callback(ray.shutdown)
+        shipped = shipped_code(stack)
         try:
-            joined = ray.init(
-                address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=self._shipped()
-            )
-            self._check_token_asked(joined.dashboard_url)
+            with handler_kept():
+                joined = ray.init(
+                    address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped
+                )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            self._stack.close()
             raise ClusterError(
                 f"the Ray cluster at {address} cannot be joined: {error}. This process must run on one of its nodes, "
                 "with its token; from elsewhere: gristmill submit --address http://HOST:8265 ..."
             ) from error
-        except GristmillError:
-            self._stack.close()
-            raise
-        self.workers = self._given or LiveSize(ray).slots or 1
-
-    def _imported(self) -> Any:
-        """Ray, quiet: it prints what happens to workers on standard output, which is for data."""
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        import ray
-
-        self._stack.enter_context(redirect_stdout(sys.stderr))
-        return ray
-
-    def _shipped(self) -> dict[str, Any] | None:
-        """Our code as Ray's working_dir; inside a Ray job, whoever submitted it has seen to that."""
-        if in_ray_job():
-            return None
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gristmill-code-"))
-        ship_code(Path(folder))
-        return {"working_dir": folder}
-
-    def _check_token_asked(self, dashboard: str | None) -> None:
-        """Raise ClusterError where the cluster asks for no token, or has no dashboard that could say so."""
-        if dashboard:
-            warning = check_authenticated(dashboard, self._allow_unauthenticated)
-        elif self._allow_unauthenticated:
-            warning = "the cluster has no dashboard: whether it asks for a token is not known"
-        else:
-            raise ClusterError(
-                "the cluster has no dashboard (ray start --include-dashboard=true), so whether it asks for a token "
-                "cannot be seen. If nobody else can reach it: --allow-unauthenticated-cluster."
-            )
-        if warning is not None:
+        if (warning := token_asked(dashboard_seen(joined.address_info), self._allow_unauthenticated)) is not None:
             warn(warning)
+        self.workers = self._given or LiveSize(ray).slots or 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for check in self._checks.values():
+        for check in self._checks:
             with suppress(GristmillError, OSError):
                 open_store(check.probe.url).remove([check.probe.name])
         self._checks.clear()
@@ -185,11 +159,65 @@ class OnRay:
         """What workers must find; every node that is there now was asked. None on this machine's own Ray."""
         if self._address is None:
             return None
-        url = task.store.url
-        if url not in self._checks:
-            self._checks[url] = check_for(task)
-            preflight(ray, self._checks[url])
-        return self._checks[url]
+        for check in self._checks:
+            if covers(check, task):
+                return check
+        check = check_for(task)
+        self._checks.append(check)
+        preflight(ray, check)
+        return check
+
+
+def imported(stack: ExitStack) -> Any:
+    """Ray, quiet: it prints what happens to workers on standard output, which is for data."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    import ray
+
+    stack.enter_context(redirect_stdout(sys.stderr))
+    return ray
+
+
+def shipped_code(stack: ExitStack) -> dict[str, Any] | None:
+    """Our code as Ray's working_dir; inside a Ray job, whoever submitted it has seen to that."""
+    if in_ray_job():
+        return None
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gristmill-code-"))
+    ship_code(Path(folder))
+    return {"working_dir": folder}
+
+
+def dashboard_seen(joined: Mapping[str, Any]) -> str:
+    """The cluster's dashboard as this node sees it; empty where there is none.
+
+    Ray's default is to serve it on the head's loopback, and to tell every node just that.
+    """
+    dashboard = str(joined["webui_url"] or "")
+    host, _, port = dashboard.rpartition(":")
+    head = str(joined["gcs_address"]).rpartition(":")[0]
+    on_head = head == joined["node_ip_address"]
+    return dashboard if on_head or host not in LOOPBACK else f"{head}:{port}"
+
+
+def token_asked(dashboard: str, allow: bool) -> str | None:
+    """Raise ClusterError where the cluster asks for no token, or cannot be asked; with `allow`, return a warning."""
+    if dashboard:
+        url = dashboard_url(dashboard)
+        try:
+            anyone = answers_anyone(url)
+        except ClusterError as error:
+            said = f"the cluster's dashboard is not seen from this node. {error}"
+        else:
+            return judged(url, anyone, allow)
+    else:
+        said = "the cluster has no dashboard (ray start --include-dashboard=true)."
+    if allow:
+        return f"{said} Whether the cluster asks for a token is not known."
+    raise ClusterError(
+        f"{said} So whether the cluster asks for a token is not known. Run this on the head; or hand it to the "
+        "cluster (gristmill submit --address http://HOST:8265 ...); or have the head show its dashboard to its nodes "
+        "(ray start --dashboard-host=ADDRESS). If nobody else can reach the cluster: --allow-unauthenticated-cluster."
+    )
 
 
 def in_ray_job() -> bool:

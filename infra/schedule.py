@@ -29,12 +29,16 @@ Task = TypeVar("Task", bound=Named)
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to wait for what, in seconds, and how often to try. Heartbeats are spread to `beats_per_second`."""
+    """How long to wait for what, in seconds, and how often to try. Heartbeats are spread to `beats_per_second`.
+
+    `rest_seconds` lie between an attempt that failed and the next of its task: a machine may recover meanwhile.
+    """
 
     start_seconds: float = 60.0
     silence_seconds: float = 30.0
     task_seconds: float = 6 * 3600.0
     max_attempts: int = 4
+    rest_seconds: float = 10.0
     beat_seconds: float = 2.0
     beats_per_second: float = 200.0
 
@@ -46,23 +50,33 @@ FREE_SHARE = 0.1
 about 2 s between two tasks; where attempts wait more than 60 s for one, that is 3 % of the time."""
 PATIENT_LEVELS = 5
 """The wait for a first sign doubles with each attempt that gave none, up to 2 ** 4 times `start_seconds`."""
+OF_MEMORY = (
+    "Look for the kernel's out-of-memory messages and at the nodes' logs; fewer --workers or a smaller --task-size "
+    "need less memory."
+)
+OF_TIME = "A smaller --task-size takes less time, a longer --task-deadline allows more."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start(Generic[Task]):
-    """An attempt to start. It is to be heard of at once, and then every `beat_seconds`."""
+    """An attempt to start. It is to be heard of at once, and then every `beat_seconds`.
+
+    `lost` are the attempts of the same task that died or fell silent before.
+    """
 
     attempt: int
     task: Task
     beat_seconds: float
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps(Generic[Task]):
-    """What to do now: attempts to start, and attempts that nobody waits for any more."""
+    """What to do now: attempts to start, and attempts that nobody waits for any more; `silent` ones among them."""
 
     start: tuple[Start[Task], ...]
     abandon: tuple[int, ...]
+    silent: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,6 +87,7 @@ class Begun(Generic[Task]):
     spent: int = 0
     unheard: int = 0
     attempts: set[int] = field(default_factory=set)
+    lost: list[int] = field(default_factory=list)
     ended: bool = False
 
 
@@ -85,12 +100,14 @@ class Schedule(Generic[Task]):
         self._silence = patience.silence_seconds
         self._known: dict[int, Begun[Task]] = {}
         self._again: deque[Begun[Task]] = deque()
+        self._resting: deque[tuple[float, Begun[Task]]] = deque()
         self._abandon: list[int] = []
         # Each in the order of its times, and with one waiting time, so that only the first can be due.
         self._unheard: tuple[OrderedDict[int, float], ...] = tuple(OrderedDict() for _ in range(PATIENT_LEVELS))
         self._young: OrderedDict[int, float] = OrderedDict()
         self._last_heard: OrderedDict[int, float] = OrderedDict()
         self._free_since: float | None = None
+        self._now = float("-inf")
         self._begun = 0
         self._open = 0
         self._exhausted = False
@@ -113,9 +130,11 @@ class Schedule(Generic[Task]):
     def steps(self, now: float, *, capacity: int, slots: int) -> Steps[Task]:
         """What to do now, with at most `capacity` attempts in flight on a cluster that can run `slots` at a time.
 
+        Silence counts while this is called: after a gap of more than half of what is waited for, it counts anew.
         Raises TaskFailed where a task has used up its attempts.
         """
-        self._give_up_silent(now)
+        self._count_silence_anew(now)
+        silent = self._give_up_silent(now)
         self._replace_overdue(now)
         self._give_up_unheard(now, slots)
         start = []
@@ -126,9 +145,9 @@ class Schedule(Generic[Task]):
             begun.attempts.add(self._begun)
             self._known[self._begun] = begun
             self._unheard[min(begun.unheard, PATIENT_LEVELS - 1)][self._begun] = now
-            start.append(Start(attempt=self._begun, task=begun.task, beat_seconds=beat))
+            start.append(Start(attempt=self._begun, task=begun.task, beat_seconds=beat, lost=tuple(begun.lost)))
         abandon, self._abandon = tuple(self._abandon), []
-        return Steps(start=tuple(start), abandon=abandon)
+        return Steps(start=tuple(start), abandon=abandon, silent=silent)
 
     def heard(self, attempt: int, now: float) -> None:
         """Note a sign of life. One of an attempt that was given up changes nothing: another is on its way."""
@@ -153,22 +172,29 @@ class Schedule(Generic[Task]):
                 self._abandon.append(one)
         return True
 
-    def died(self, attempt: int, why: str) -> None:
-        """Note that an attempt is gone, its worker or node dead. Raises TaskFailed after the last."""
+    def died(self, attempt: int, why: str, *, advice: str = OF_MEMORY, rests: bool = False) -> None:
+        """Note that an attempt is gone, its worker or node dead. Raises TaskFailed, with the advice, after the last.
+
+        With `rests` the attempt has failed, and the next one of its task starts only after the rest.
+        """
         begun = self._known.pop(attempt, None)
         if begun is None:
             return
         begun.attempts.discard(attempt)
         counted = attempt in self._young or any(attempt in waiting for waiting in self._unheard)
         self._forget(attempt)
+        if attempt not in begun.lost:
+            begun.lost.append(attempt)
         if counted:
-            self._spend(begun, why)
+            self._spend(begun, why, advice, rests=rests)
 
     def believed(self, attempt: int) -> bool:
         """True for an attempt whose task is open and that was not given up: an error that it raises is the task's."""
         return attempt in self._last_heard or any(attempt in waiting for waiting in self._unheard)
 
     def _next(self) -> Begun[Task] | None:
+        while self._resting and self._resting[0][0] <= self._now:
+            self._again.append(self._resting.popleft()[1])
         while self._again:
             if not (begun := self._again.popleft()).ended:
                 return begun
@@ -186,35 +212,48 @@ class Schedule(Generic[Task]):
             found = waiting.pop(attempt, None) is not None or found
         return found
 
-    def _spend(self, begun: Begun[Task], why: str) -> None:
+    def _spend(self, begun: Begun[Task], why: str, advice: str, *, rests: bool = False) -> None:
         begun.spent += 1
         if begun.spent >= self._patience.max_attempts:
-            raise TaskFailed(
-                f"task {begun.task.id}: {begun.spent} attempts were lost; the last one {why}. Look for the kernel's "
-                "out-of-memory messages and at the nodes' logs; fewer --workers or a smaller --task-size need less "
-                "memory. What is committed stays, and the same command tries the rest again."
-            )
-        self._again.append(begun)
+            said = [f"task {begun.task.id}: {begun.spent} attempts were lost; the last one {why}.", advice]
+            said += ["What is committed stays, and the same command tries the rest again."]
+            raise TaskFailed(" ".join(filter(None, said)))
+        if rests:
+            self._resting.append((self._now + self._patience.rest_seconds, begun))
+        else:
+            self._again.append(begun)
 
-    def _give_up_silent(self, now: float) -> None:
+    def _count_silence_anew(self, now: float) -> None:
+        """Nobody is lost because this process was away (stopped, waiting for a store) or could not hear."""
+        if now - self._now > self._silence / 2:
+            self._last_heard = OrderedDict.fromkeys(self._last_heard, now)
+            self._free_since = None
+        self._now = now
+
+    def _give_up_silent(self, now: float) -> tuple[int, ...]:
+        silent = []
         for attempt, last in due(self._last_heard, now - self._silence):
             counted = attempt in self._young
             self._forget(attempt)
             self._abandon.append(attempt)
+            silent.append(attempt)
+            self._known[attempt].lost.append(attempt)
             if counted:
-                self._spend(self._known[attempt], f"was not heard of for {now - last:.0f} s")
+                self._spend(self._known[attempt], f"was not heard of for {now - last:.0f} s", OF_MEMORY)
+        return tuple(silent)
 
     def _replace_overdue(self, now: float) -> None:
         for attempt, first in due(self._young, now - self._patience.task_seconds):
             del self._young[attempt]
-            self._spend(self._known[attempt], f"had not ended after {now - first:.0f} s")
+            self._spend(self._known[attempt], f"had not ended after {now - first:.0f} s", OF_TIME)
 
     def _give_up_unheard(self, now: float, slots: int) -> None:
         """Give up attempts that were never heard of, if slots stood empty meanwhile: else they wait for their turn.
 
         This does not count as lost: a cluster may be slow to start workers, or short of what a task asks for.
         """
-        if len(self._young) >= (1 - FREE_SHARE) * slots:
+        # Overdue attempts hold their slots, too.
+        if len(self._last_heard) >= (1 - FREE_SHARE) * slots:
             self._free_since = None
             return
         if self._free_since is None:

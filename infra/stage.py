@@ -7,15 +7,26 @@ import queue
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from filters.errors import GristmillError, TaskFailed
+from filters.errors import (
+    CommitConflict,
+    GristmillError,
+    InputChanged,
+    InputError,
+    PreflightFailed,
+    RecipeError,
+    TaskFailed,
+    VerifyFailed,
+)
 from infra.commit import Manifest
 from infra.node import Check, Reports
-from infra.schedule import Patience, Schedule, Start
+from infra.places import Places
+from infra.schedule import OF_MEMORY, Patience, Schedule, Start, Steps
 from infra.work import Report, Task
 
 POLL_SECONDS = 0.5
@@ -28,6 +39,10 @@ MEMORY_MARGIN = 1.2
 MEMORY_STEP_BYTES = 256 << 20
 """Requests grow in steps: Ray keeps a queue, and leases workers, for each size asked for."""
 WAITING_SECONDS = 60.0
+TAKE_SECONDS = 10.0
+SHOWN_NODES = 8
+OF_THE_RUN = (CommitConflict, InputChanged, InputError, RecipeError, VerifyFailed)
+"""What no other machine and no later attempt would do better. Anything else may be the fault of one machine."""
 
 
 class Size(Protocol):
@@ -48,8 +63,17 @@ class Size(Protocol):
         """Bytes to ask for each task; None asks for none."""
         ...
 
+    @property
+    def room(self) -> str:
+        """What a task asks for, and what there is, for a person whose tasks do not start."""
+        ...
+
     def measured(self, peak: float) -> None:
         """Note the peak memory of a worker, in bytes."""
+        ...
+
+    def avoiding(self, nodes: AbstractSet[str]) -> Mapping[str, Any]:
+        """Ray's options for a task that is to run on none of these nodes; none where there is no other."""
         ...
 
 
@@ -74,8 +98,17 @@ class FixedSize:
         """None: memory here is shared as it comes."""
         return None
 
+    @property
+    def room(self) -> str:
+        """One CPU of this machine for each task."""
+        return f"a task asks for 1 CPU; this machine gives {self.workers}"
+
     def measured(self, peak: float) -> None:
         """Nothing follows from it."""
+
+    def avoiding(self, nodes: AbstractSet[str]) -> Mapping[str, Any]:
+        """None: there is no other node."""
+        return {}
 
 
 class LiveSize:
@@ -83,22 +116,25 @@ class LiveSize:
 
     def __init__(self, ray: Any, workers: int | None = None) -> None:
         self._ray, self._workers = ray, workers
-        self._nodes: list[Mapping[str, float]] = []
+        self._nodes: list[Mapping[str, Any]] = []
         self._read = float("-inf")
         self._peak = 0.0
 
     @property
     def memory(self) -> int | None:
-        """The largest peak measured so far with a margin, in steps; never more than the largest node has."""
+        """The largest peak measured so far with a margin, in steps; never more than the largest node has.
+
+        A node without a CPU takes no task, however much memory it has: the head that KubeRay makes is one.
+        """
         wanted = max(FIRST_MEMORY_BYTES, MEMORY_MARGIN * self._peak)
         stepped = -int(-wanted // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
-        largest = max((int(one.get("memory", 0)) for one in self._resources()), default=0)
+        largest = max((int(one["Resources"].get("memory", 0)) for one in self._with_cpus()), default=0)
         return min(stepped, largest) if largest else None
 
     @property
     def slots(self) -> int:
         """Tasks that CPUs and memory have room for."""
-        room = slots_of(self._resources(), self.memory)
+        room = slots_of([one["Resources"] for one in self._up()], self.memory)
         return room if self._workers is None else min(room, self._workers)
 
     @property
@@ -106,15 +142,43 @@ class LiveSize:
         """Never none: where there are no nodes yet, tasks that wait are what an autoscaler sees."""
         return max(IN_FLIGHT_PER_SLOT, IN_FLIGHT_PER_SLOT * self.slots) if self._workers is None else self._workers
 
+    @property
+    def room(self) -> str:
+        """What a task asks for, and what each node has, busy or not."""
+        asked = "1 CPU" if self.memory is None else f"1 CPU and {gib(self.memory)} of memory"
+        have = [
+            f"{one['NodeManagerAddress']} has {one['Resources'].get('CPU', 0):g} CPUs and "
+            f"{gib(one['Resources'].get('memory', 0))}"
+            for one in self._up()
+        ]
+        more = [f"and {len(have) - SHOWN_NODES} more nodes"] if len(have) > SHOWN_NODES else []
+        return f"a task asks for {asked}; {', '.join([*have[:SHOWN_NODES], *more]) or 'there are no nodes'}"
+
     def measured(self, peak: float) -> None:
         """The next tasks ask for as much as the hungriest so far."""
         self._peak = max(self._peak, peak)
 
-    def _resources(self) -> list[Mapping[str, float]]:
+    def avoiding(self, nodes: AbstractSet[str]) -> Mapping[str, Any]:
+        """A selector of labels: a hard one, so it is given only while another node could take the task."""
+        memory = self.memory or 0
+        fit = {one["NodeID"] for one in self._with_cpus() if one["Resources"].get("memory", 0) >= memory}
+        if not (avoided := sorted(fit & nodes)) or fit <= nodes:
+            return {}
+        return {"label_selector": {"ray.io/node-id": f"!in({', '.join(avoided)})"}}
+
+    def _with_cpus(self) -> list[Mapping[str, Any]]:
+        return [one for one in self._up() if one["Resources"].get("CPU", 0) >= 1]
+
+    def _up(self) -> list[Mapping[str, Any]]:
         if (now := time.monotonic()) - self._read >= SIZE_SECONDS:
-            self._nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._nodes = [node for node in self._ray.nodes() if node["Alive"]]
             self._read = now
         return self._nodes
+
+
+def gib(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / (1 << 30):.1f} GiB"
 
 
 def slots_of(nodes: Sequence[Mapping[str, float]], memory: int | None) -> int:
@@ -136,30 +200,34 @@ class Stage:
         self._remote = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(function)
         self._spread = {"scheduling_strategy": "SPREAD"} if cluster else {}
         self._reports = reports_here(ray)
+        self._places = Places()
+        self._warned: set[str] = set()
         self._references: dict[int, Any] = {}
         self._ended: queue.SimpleQueue[tuple[int, Future[Manifest]]] = queue.SimpleQueue()
         self._looked = float("-inf")
+        self._hears = True
         self._alive = time.monotonic()
 
     def run(self, tasks: Iterable[Task], report: Report) -> Iterator[Manifest]:
-        """Yield the manifest of each task once. Raises a task's own error, or TaskFailed where it is lost too often."""
+        """Yield the manifest of each task once.
+
+        Raises at once what no other machine would do better (`OF_THE_RUN`); a task's last error, where it has failed
+        as often as it may; TaskFailed, where its attempts were lost otherwise.
+        """
         schedule = Schedule(tasks, self._patience)
         while True:
             now = time.monotonic()
             # What was heard comes first: this process may have been away for long, and nobody is lost for that.
             if now - self._looked >= POLL_SECONDS:
                 self._looked = now
-                self._take(schedule, now, report)
-            steps = schedule.steps(now, capacity=self._size.capacity, slots=self._size.slots)
-            for attempt in steps.abandon:
-                self._cancel(attempt)
-            for start in steps.start:
-                self._start(start)
+                self._hears = self._take(schedule, now, report)
+            if self._hears:
+                self._do(schedule.steps(now, capacity=self._size.capacity, slots=self._size.slots))
             if schedule.finished:
                 return
             for attempt, future in self._wait():
                 self._references.pop(attempt, None)
-                if (manifest := outcome(self._ray, schedule, attempt, future)) is not None:
+                if (manifest := self._outcome(schedule, attempt, future)) is not None:
                     self._alive = time.monotonic()
                     self._size.measured(manifest.measured.get("peak_rss_bytes", 0.0))
                     yield manifest
@@ -170,9 +238,18 @@ class Stage:
             self._cancel(attempt)
         self._ray.kill(self._reports)
 
+    def _do(self, steps: Steps[Task]) -> None:
+        for attempt in steps.silent:
+            self._places.silent(attempt)
+        for attempt in steps.abandon:
+            self._cancel(attempt)
+        for start in steps.start:
+            self._start(start)
+
     def _start(self, start: Start[Task]) -> None:
         memory = {} if self._size.memory is None else {"memory": self._size.memory}
-        reference = self._remote.options(**self._spread, **memory).remote(
+        elsewhere = self._size.avoiding(self._places.avoided(start.lost))
+        reference = self._remote.options(**self._spread, **memory, **elsewhere).remote(
             start.attempt, start.beat_seconds, self._check, pickle.dumps(start.task), self._reports
         )
         self._references[start.attempt] = reference
@@ -196,24 +273,68 @@ class Stage:
         if (reference := self._references.pop(attempt, None)) is not None:
             self._ray.cancel(reference, force=True)
 
-    def _take(self, schedule: Schedule[Task], now: float, report: Report) -> None:
-        """Pass on what workers sent."""
+    def _take(self, schedule: Schedule[Task], now: float, report: Report) -> bool:
+        """Pass on what workers sent; False where it cannot be had: the actor is being started again."""
         try:
-            taken: dict[int, bytes] = self._ray.get(self._reports.take.remote())
-        except self._ray.exceptions.RayActorError:
-            return  # it is being started again, and the next beats come
-        for attempt, packed in taken.items():
+            taken: dict[int, tuple[bytes, str]] = self._ray.get(self._reports.take.remote(), timeout=TAKE_SECONDS)
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
+            return False
+        for attempt, (packed, node) in taken.items():
             self._alive = now
             schedule.heard(attempt, now)
-            if (said := pickle.loads(packed)) is not None:
+            believed = schedule.believed(attempt)
+            self._places.heard(attempt, node, believed=believed)
+            # What is late tells less than the manifest of the task, or than the attempt that came after.
+            if believed and (said := pickle.loads(packed)) is not None:
                 report(*said)
         if now - self._alive > WAITING_SECONDS and schedule.in_flight:
             self._alive = now
-            print(
-                f"no worker has been heard of for {WAITING_SECONDS:.0f} s: {schedule.in_flight} tasks wait for a free "
-                "CPU and memory on the cluster (`ray status` shows who has them)",
-                file=sys.stderr,
-            )
+            print(f"no worker has been heard of for {WAITING_SECONDS:.0f} s: {self._waits(schedule)}", file=sys.stderr)
+        return True
+
+    def _waits(self, schedule: Schedule[Task]) -> str:
+        """What tasks wait for, as far as it is known."""
+        if self._size.slots == 0:
+            return f"no node has room for a task, busy or not: {self._size.room}"
+        return (
+            f"{schedule.in_flight} tasks wait for a free CPU and memory on the cluster (`ray status` shows who has "
+            f"them): {self._size.room}"
+        )
+
+    def _outcome(self, schedule: Schedule[Task], attempt: int, future: Future[Manifest]) -> Manifest | None:
+        """The manifest, where the attempt is the first of its task to end well; None where another will be, or was."""
+        error = future.exception()
+        if error is None:
+            self._places.ended(attempt)
+            return future.result() if schedule.ended(attempt) else None
+        self._places.lost(attempt)
+        raised = self._ray.exceptions
+        if isinstance(error, raised.RayTaskError) and not isinstance(error, raised.TaskCancelledError):
+            self._failed(schedule, attempt, error)
+        else:
+            of_memory = isinstance(error, raised.OutOfMemoryError | raised.WorkerCrashedError)
+            schedule.died(attempt, f"died ({told(error)})", advice=OF_MEMORY if of_memory else "")
+        return None
+
+    def _failed(self, schedule: Schedule[Task], attempt: int, error: Any) -> None:
+        """Have the task tried again, elsewhere if there is an elsewhere. Raises its error where that makes no sense."""
+        if not schedule.believed(attempt):
+            schedule.died(attempt, "failed after it was given up")
+            return
+        if isinstance(cause := error.cause, OF_THE_RUN):
+            raise cause from error
+        if isinstance(cause, PreflightFailed):
+            self._places.unfit(attempt)
+            if str(cause) not in self._warned:
+                self._warned.add(str(cause))
+                print(f"warning: tasks go to other nodes: {cause}", file=sys.stderr)
+        try:
+            advice = OF_MEMORY if isinstance(cause, MemoryError) else ""
+            schedule.died(attempt, f"failed: {told(cause)}", advice=advice, rests=True)
+        except TaskFailed as last:
+            if isinstance(cause, GristmillError):
+                raise cause from error
+            raise TaskFailed(f"{last}\n{error}") from error
 
 
 def reports_here(ray: Any) -> Any:
@@ -224,20 +345,6 @@ def reports_here(ray: Any) -> Any:
     return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Reports).remote()
 
 
-def outcome(ray: Any, schedule: Schedule[Task], attempt: int, future: Future[Manifest]) -> Manifest | None:
-    """The manifest, where the attempt is the first of its task to end well; None where another will be, or was.
-
-    Raises the task's own error.
-    """
-    error = future.exception()
-    if error is None:
-        return future.result() if schedule.ended(attempt) else None
-    if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.TaskCancelledError):
-        if schedule.believed(attempt):
-            if isinstance(cause := error.cause, GristmillError):
-                raise cause from error
-            raise TaskFailed(f"a task failed: {cause!r}\n{error}") from error
-        schedule.died(attempt, "failed after it was given up")
-    else:
-        schedule.died(attempt, f"died ({type(error).__name__})")
-    return None
+def told(error: BaseException) -> str:
+    """An error in one line: what it is, and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import time
@@ -9,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from infra.failpoints import VARIABLE
 from tests.chaos.oracle import command, run, stored
+from tests.plain import plain
 from tests.servers.fixtures import forgotten_clients, new_bucket
 from tests.servers.seaweed import S3, seaweed, weed
 
@@ -40,7 +45,7 @@ def holding_canary(folder: Path) -> list[str]:
     found = []
     for path in folder.rglob("*"):
         try:
-            if path.is_file() and CANARY.encode() in path.read_bytes():
+            if path.is_file() and CANARY.encode() in plain(path.read_bytes()):
                 found.append(str(path))
         except OSError:
             continue  # a socket, or gone
@@ -93,19 +98,31 @@ def watched(arguments: list[str], failpoints: str, reached: Path, folder: Path) 
     return subprocess.CompletedProcess(arguments, process.returncode, *texts)
 
 
+def test_a_canary_is_found_where_it_is_compressed(tmp_path: Path) -> None:
+    rows = pa.table({"text": [CANARY] * 100, "raw": [CANARY.encode()] * 100})
+    for compression in ("zstd", "snappy"):
+        pq.write_table(rows, tmp_path / f"{compression}.parquet", compression=compression)
+    named = pa.schema([pa.field("a", pa.int8(), metadata={"said": CANARY})])
+    pq.write_table(named.empty_table(), tmp_path / "metadata.parquet")
+    (tmp_path / "text.gz").write_bytes(gzip.compress(CANARY.encode() * 2))
+    (tmp_path / "text.zst").write_bytes(zstandard.compress(CANARY.encode() * 2))
+    (tmp_path / "clean").write_bytes(b"nothing")
+    assert {Path(one).name for one in holding_canary(tmp_path)} == {one.name for one in tmp_path.iterdir()} - {"clean"}
+
+
 @pytest.mark.full
 @pytest.mark.ray
-@pytest.mark.parametrize("place", ["run.ended", "create.before"])
+@pytest.mark.parametrize("place", ["run.ended", "attempt.stored"])
 def test_a_run_on_ray_writes_no_secret(small_crawl: Path, tmp_path: Path, canary_bucket: str, place: str) -> None:
-    """At `run.ended` all is done; at `create.before` a worker fails in the store, with all that Ray says of that."""
+    """At `run.ended` all is done; at `attempt.stored` every worker fails, with all that Ray says of that."""
     counts, objects, seen = (tmp_path / name for name in ("counts", "objects", "seen"))
     for folder in (counts, objects, seen):
         folder.mkdir()
     failing = place != "run.ended"
-    said = f"counts={counts};run.ended=sleep:4" if not failing else f"counts={counts};create.before=raise:EACCES,at:9"
-    if failing:  # the driver waits at its own end no longer: look as soon as the worker has failed
-        said += ";attempt.stored=sleep:3"
-    reached = counts / ("create.before.fired" if failing else "run.ended.fired")
+    said = f"counts={counts};run.ended=sleep:4"
+    if failing:  # the driver does not wait at its end: look while the task that failed first is tried again
+        said = f"counts={counts};attempt.begun=sleep:2;attempt.stored=raise:EACCES"
+    reached = counts / f"{place}.fired"
     arguments = command(small_crawl, f"{canary_bucket}/out", "--workers", "2", runner="ray")
     done = watched(arguments, said, reached, seen)
     assert (done.returncode != 0) == failing, done.stderr

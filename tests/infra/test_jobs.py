@@ -179,17 +179,25 @@ def test_a_run_on_a_node_joins_the_cluster_and_a_killed_node_changes_nothing(
     tmp_path: Path,
     expected: str,
 ) -> None:
-    out = tmp_path / "out"
+    """The node that is killed has a task, which it holds for so long that it cannot have ended it."""
+    out, counts = tmp_path / "out", tmp_path / "counts"
+    counts.mkdir()
     options = ["--task-size", str(TASK_BYTES), "--address", ray_cluster.address, "--json"]
     command = [sys.executable, "-m", "infra.cli", "run", RECIPE, "-i", str(small_crawl), "--out", str(out), *options]
-    ray_cluster.add()
+    node = ray_cluster.add(environment={"GRISTMILL_FAILPOINTS": f"counts={counts};attempt.begun=sleep:100,at:1"})
     ray_cluster.wait_for(4)
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen(command, cwd="/", env=ray_cluster.environment, stdout=subprocess.PIPE, stderr=log)
-        until(lambda: begun(out) or driver.poll() is not None, "no task was committed")
-        kill_node(ray_cluster.nodes.pop())
+        held = counts / "attempt.begun.fired"
+        until(lambda: held.exists() or driver.poll() is not None, "no task began on the node")
+        assert driver.poll() is None, (tmp_path / "log").read_text()[-4000:]
+        ray_cluster.nodes.remove(node)
+        kill_node(node)
         said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, (tmp_path / "log").read_text()[-4000:]
+    # Tried twice: the folder of the attempt that died is still there.
+    attempts = [len(list(folder.iterdir())) for folder in (out / "_work" / "attempts").iterdir()]
+    assert max(attempts) == 2
     assert json.loads(said)["dataset_sha256"] == made_hash(out) == expected
 
 

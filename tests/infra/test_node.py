@@ -143,8 +143,8 @@ class Sent:
         self.actor = Reports()
         self.put = self
 
-    def remote(self, attempt: int, report: bytes) -> None:
-        self.actor.put(attempt, report)
+    def remote(self, attempt: int, report: bytes, node: str) -> None:
+        self.actor.put(attempt, report, node)
 
 
 def refused() -> None:
@@ -186,9 +186,9 @@ def test_a_heartbeat_comes_at_once_and_then_in_time_and_ends_with_the_block() ->
 def test_reports_are_taken_once_and_the_last_of_an_attempt_counts() -> None:
     reports = Reports()
     reports.put(1, b"first")
-    reports.put(1, b"second")
+    reports.put(1, b"second", "of a node")
     reports.put(2, b"other")
-    assert reports.take() == {1: b"second", 2: b"other"}
+    assert reports.take() == {1: (b"second", "of a node"), 2: (b"other", "")}
     assert reports.take() == {}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 
 import pytest
 
@@ -31,6 +33,53 @@ def test_off_a_terminal_there_are_plain_lines_now_and_then() -> None:
         "process: 4 tasks, 1 of them done before",
         "  50 documents  2/s  kept 30  dropped 19  quarantined 1   25%  1 min 15 s left",
     ]
+
+
+def test_a_task_counts_as_it_goes_on_and_when_it_has_ended_nothing_of_it_is_held() -> None:
+    progress = Progress(io.StringIO(), clock=lambda: 10.0)
+    progress.stage("process", 3, 0)
+    progress.report("a", Accounts(documents=10, kept=10, record_bytes=5))
+    progress.report("b", Accounts(documents=1, dropped={"url.domain": 1}))
+    progress.report("a", SOME)
+    progress.report("a", SOME, ended=True)
+    assert "  51 documents" in progress._text().plain
+    assert "kept 30  dropped 20  quarantined 1" in progress._text().plain
+    assert list(progress._running) == ["b"]
+    progress.stage("pack", 2, 0)
+    progress.report("c", Accounts(), ended=True)
+    assert progress._text().plain == "  pack: 1 of 2 tasks"
+
+
+def test_what_is_drawn_by_one_thread_may_be_counted_by_another() -> None:
+    """A mapping that grows while it is gone through raises RuntimeError; threads take turns as often as they can."""
+    progress = Progress(io.StringIO(), quiet=True)
+    progress.stage("process", 1, 0)
+    for number in range(100):
+        progress.report(f"before-{number}", SOME)
+    drawn: list[str] = []
+    wrong: list[RuntimeError] = []
+
+    def draw() -> None:
+        try:
+            while len(drawn) < 100:
+                drawn.append(progress._text().plain)
+        except RuntimeError as error:
+            wrong.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        reported = 100
+        while drawing.is_alive():
+            progress.report(f"task-{reported}", SOME)
+            reported += 1
+        drawing.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+    assert f"  {reported * SOME.documents:,} documents" in progress._text().plain
 
 
 def test_quiet_says_nothing() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from filters.errors import TaskFailed
-from infra.schedule import Patience, Schedule
+from infra.schedule import Patience, Schedule, Steps
 
 ASKED = Patience(start_seconds=60, silence_seconds=30, task_seconds=1000, max_attempts=4)
 
@@ -32,6 +32,14 @@ def tasks(count: int) -> list[Numbered]:
 
 def started(schedule: Schedule[Numbered], now: float, *, capacity: int = 1, slots: int = 1) -> list[int]:
     return [one.attempt for one in schedule.steps(now, capacity=capacity, slots=slots).start]
+
+
+def idle(schedule: Schedule[Numbered], since: float, until: float, *, capacity: int = 1, slots: int = 1) -> None:
+    """Call the schedule every five seconds, as its contract wants; nothing is to be done."""
+    now = since
+    while now < until:
+        now = min(now + 5.0, until)
+        assert schedule.steps(now, capacity=capacity, slots=slots) == Steps(start=(), abandon=())
 
 
 def test_as_many_attempts_start_as_there_is_capacity_for_and_more_when_it_grows() -> None:
@@ -65,10 +73,11 @@ def test_an_attempt_that_falls_silent_is_replaced_and_its_late_result_ends_the_t
     schedule = Schedule(tasks(1), ASKED)
     (first,) = started(schedule, 0.0)
     schedule.heard(first, 1.0)
-    assert started(schedule, 31.0) == []
+    idle(schedule, 0.0, 31.0)
     steps = schedule.steps(31.1, capacity=1, slots=1)
-    assert steps.abandon == (first,)
-    (second,) = (one.attempt for one in steps.start)
+    assert steps.abandon == steps.silent == (first,)
+    ((second, lost),) = ((one.attempt, one.lost) for one in steps.start)
+    assert lost == (first,)
     assert not schedule.believed(first)
     assert schedule.ended(first)
     assert schedule.steps(32.0, capacity=1, slots=1).abandon == (second,)
@@ -88,6 +97,7 @@ def test_a_sign_of_life_after_an_attempt_was_given_up_changes_nothing() -> None:
     schedule = Schedule(tasks(1), ASKED)
     (first,) = started(schedule, 0.0)
     schedule.heard(first, 1.0)
+    idle(schedule, 0.0, 31.0)
     (second,) = started(schedule, 40.0)
     schedule.heard(first, 41.0)
     assert not schedule.believed(first)
@@ -110,11 +120,12 @@ def test_an_attempt_that_waits_its_turn_on_a_busy_cluster_is_not_given_up() -> N
 def test_an_attempt_never_heard_of_is_given_up_where_a_slot_stands_empty_and_the_next_gets_twice_the_time() -> None:
     schedule = Schedule(tasks(1), ASKED)
     (first,) = started(schedule, 0.0)
-    assert schedule.steps(60.0, capacity=1, slots=1).abandon == ()
+    idle(schedule, 0.0, 60.0)
     steps = schedule.steps(60.5, capacity=1, slots=1)
     assert steps.abandon == (first,)
+    assert steps.silent == ()
     (second,) = (one.attempt for one in steps.start)
-    assert schedule.steps(180.0, capacity=1, slots=1).abandon == ()
+    idle(schedule, 60.5, 180.5)
     assert schedule.steps(181.0, capacity=1, slots=1).abandon == (second,)
 
 
@@ -125,8 +136,7 @@ def test_the_time_for_a_first_sign_begins_when_a_slot_is_empty() -> None:
         schedule.heard(first, float(now))
         schedule.steps(float(now), capacity=2, slots=1)
     assert schedule.ended(first)
-    assert schedule.steps(100.0, capacity=2, slots=1).abandon == ()
-    assert schedule.steps(160.0, capacity=2, slots=1).abandon == ()
+    idle(schedule, 95.0, 160.0, capacity=2)
     assert schedule.steps(161.0, capacity=2, slots=1).abandon == (second,)
 
 
@@ -190,6 +200,58 @@ def test_a_driver_that_was_away_loses_nobody_if_it_first_says_what_it_heard() ->
     assert schedule.steps(900.0, capacity=1, slots=1).abandon == ()
 
 
+def test_a_driver_that_was_deaf_counts_silence_anew_when_it_is_back() -> None:
+    schedule = Schedule(tasks(3), ASKED)
+    first, second, unheard = started(schedule, 0.0, capacity=3, slots=3)
+    schedule.heard(first, 1.0)
+    schedule.heard(second, 1.0)
+    idle(schedule, 0.0, 10.0, capacity=3, slots=3)
+    assert schedule.steps(900.0, capacity=3, slots=3) == Steps(start=(), abandon=())
+    for now in range(901, 931):
+        schedule.heard(second, float(now))
+        assert schedule.steps(float(now), capacity=3, slots=3).abandon == ()
+    assert schedule.steps(931.0, capacity=3, slots=3).silent == (first,)
+    assert schedule.believed(unheard)
+
+
+def test_an_attempt_that_failed_is_tried_again_after_a_rest_and_others_go_on_meanwhile() -> None:
+    schedule = Schedule(tasks(2), replace(ASKED, rest_seconds=10))
+    (first,) = started(schedule, 5.0)
+    schedule.died(first, "failed", rests=True)
+    (other,) = started(schedule, 5.0)
+    assert schedule.ended(other)
+    idle(schedule, 5.0, 14.9)
+    assert not schedule.finished
+    (again,) = schedule.steps(15.0, capacity=1, slots=1).start
+    assert (again.task, again.lost) == (Numbered(0), (first,))
+
+
+def test_what_to_do_about_a_lost_task_depends_on_how_it_was_lost() -> None:
+    schedule = Schedule(tasks(1), replace(ASKED, max_attempts=1))
+    (first,) = started(schedule, 0.0)
+    with pytest.raises(TaskFailed) as caught:
+        schedule.died(first, "failed: PermissionError: [Errno 13]", advice="")
+    assert "the last one failed: PermissionError: [Errno 13]. What is committed stays" in str(caught.value)
+    assert "memory" not in str(caught.value)
+    schedule = Schedule(tasks(1), replace(ASKED, max_attempts=1))
+    (first,) = started(schedule, 0.0)
+    with pytest.raises(TaskFailed, match="had not ended after 10.. s.*--task-deadline"):
+        for now in range(0, 1100, 5):
+            schedule.heard(first, float(now))
+            schedule.steps(float(now), capacity=1, slots=1)
+
+
+def test_overdue_attempts_hold_slots_for_which_others_wait() -> None:
+    """Four slots held by overdue attempts: those that take their places wait for a free one, and are not given up."""
+    schedule = Schedule(tasks(8), replace(ASKED, task_seconds=100))
+    first = started(schedule, 0.0, capacity=4, slots=4)
+    for now in range(0, 400, 2):
+        for attempt in first:
+            schedule.heard(attempt, float(now))
+        assert schedule.steps(float(now), capacity=4, slots=4).abandon == ()
+    assert schedule.in_flight == 4
+
+
 def test_heartbeats_are_spread_so_that_the_driver_sees_a_bounded_number() -> None:
     schedule = Schedule(tasks(20_000), ASKED)
     starts = schedule.steps(0.0, capacity=10_000, slots=5_000).start
@@ -197,9 +259,8 @@ def test_heartbeats_are_spread_so_that_the_driver_sees_a_bounded_number() -> Non
     assert starts[-1].beat_seconds == pytest.approx(10_000 / ASKED.beats_per_second, rel=0.01)
     attempt = starts[-1].attempt
     schedule.heard(attempt, 0.0)
-    missed = 5 * starts[-1].beat_seconds
-    assert attempt not in schedule.steps(missed, capacity=10_000, slots=5_000).abandon
-    assert attempt in schedule.steps(7 * starts[-1].beat_seconds, capacity=10_000, slots=5_000).abandon
+    lost = [attempt in schedule.steps(now, capacity=10_000, slots=5_000).silent for now in range(0, 400, 5)]
+    assert 5 < 5 * lost.index(True) / starts[-1].beat_seconds < 7
 
 
 @dataclass(order=True)
