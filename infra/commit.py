@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filters.errors import CommitConflict, VerifyFailed
+from filters.errors import CommitConflict, InputChanged, VerifyFailed
 from infra.failpoints import failpoint
-from infra.stored import CONFLICTS, MANIFESTS, Attempt, Store, read_decoded
+from infra.stored import CONFLICTS, MANIFESTS, Attempt, Store, read_decoded, usable
 from pipelines.accounts import Accounts
 from pipelines.resources import file_sha256
 from pipelines.storage import REQUESTS
@@ -81,9 +81,9 @@ class Manifest:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """What two attempts of the task must agree on: the bytes of the files, and the account."""
+        """What two attempts of the task must agree on: the bytes of the files, the account, and where a file is cut."""
         hashes = {name: [entry.sha256, entry.rows] for name, entry in self.files.items()}
-        return {"files": hashes, "accounts": self.accounts.as_json()}
+        return {"files": hashes, "accounts": self.accounts.as_json(), "starts": self.says.get("starts")}
 
 
 def manifest_name(stage: str, task: str) -> str:
@@ -103,7 +103,8 @@ def commit(store: Store, manifest: Manifest) -> Manifest:
     Raises CommitConflict where another attempt of the task made something else.
     """
     name = manifest_name(manifest.stage, manifest.task)
-    failpoint("attempt.stored")
+    with usable(f"{store.url}/{name}"):
+        failpoint("attempt.stored")
     if store.create(name, manifest.encoded()):
         return manifest
     winner = read_decoded(store, name, Manifest.decoded)
@@ -152,17 +153,20 @@ def read_ahead(store: Store, names: Iterable[str]) -> Iterator[Manifest]:
 
 def check_file(store: Store, entry: FileEntry) -> None:
     """Raise VerifyFailed where a file is absent or not what its entry says."""
-    digest, size = hashlib.sha256(), 0
+    where = f"{store.url}/{entry.path}"
+    digest = hashlib.sha256()
     try:
-        with store.open(entry.path, entry.bytes) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                size += len(block)
+        size = store.size(entry.path)
+        if size == entry.bytes:  # else nothing is read: one that is shorter would be asked for again and again
+            with store.open(entry.path, entry.bytes) as file, usable(where):
+                while block := file.read(1 << 20):
+                    digest.update(block)
     except FileNotFoundError:
         raise VerifyFailed(
-            f"{store.url}/{entry.path} is gone. Run the same command again into an empty folder, or restore the file."
+            f"{where} is gone. Run the same command again into an empty folder, or restore the file."
         ) from None
+    except InputChanged as error:
+        raise VerifyFailed(f"{where} was overwritten while it was read. Restore it.") from error
     if size != entry.bytes or digest.hexdigest() != entry.sha256:
-        raise VerifyFailed(
-            f"{store.url}/{entry.path} is not what was committed (sha256). Restore it, or run into an empty folder."
-        )
+        found = f"{size:,} bytes for {entry.bytes:,}" if size != entry.bytes else "sha256"
+        raise VerifyFailed(f"{where} is not what was committed ({found}). Restore it, or run into an empty folder.")

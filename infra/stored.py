@@ -6,7 +6,8 @@ slashes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -38,7 +39,9 @@ class Stored:
 
 
 class Store(Protocol):
-    """Names are relative, with slashes. Every method raises OutputError where the store cannot be used."""
+    """Names are relative, with slashes. Every method raises OutputError where the store cannot be used; a file that
+    `open` gave raises what files do (OSError; InputError and InputChanged where it is remote).
+    """
 
     @property
     def url(self) -> str:
@@ -61,6 +64,10 @@ class Store(Protocol):
         """The bytes of `name`. Raises FileNotFoundError."""
         ...
 
+    def size(self, name: str) -> int:
+        """How many bytes `name` has, as the store says. Raises FileNotFoundError."""
+        ...
+
     def replace(self, name: str, data: bytes) -> None:
         """Store `data` as `name`, whatever was there."""
         ...
@@ -69,8 +76,12 @@ class Store(Protocol):
         """Every file below `folder` whose name in it begins with `prefix`, in no order."""
         ...
 
+    def top(self) -> set[str]:
+        """The names that lie in the store itself, not below another; none where it does not exist."""
+        ...
+
     def open(self, name: str, size: int) -> BinaryIO:
-        """Open a file of `size` bytes for reading at any place."""
+        """Open a file of `size` bytes for reading at any place. Raises FileNotFoundError."""
         ...
 
     def attempt(self, task: str) -> Any:
@@ -89,12 +100,20 @@ class Store(Protocol):
         """Remove files; those that are gone already are no error."""
         ...
 
+    def prune(self, folder: str, before: float) -> None:
+        """Remove the empty folders below `folder` that nobody has touched since then, by the store's clock."""
+        ...
+
     def now(self) -> float:
         """Seconds on the clock that `Stored.written` is read from."""
         ...
 
     def locked(self, *, take_over: bool) -> Any:
         """A context that one command at a time can be in. Raises OutputError where another is."""
+        ...
+
+    def lock_names(self) -> set[str]:
+        """The names that hold the lock for the command that is in it."""
         ...
 
 
@@ -121,3 +140,12 @@ def unusable(where: object, error: BaseException) -> OutputError:
         f"{where}: cannot be used ({error}). Free space, check your access, or choose another --out; what is committed "
         "stays, and the same command continues."
     )
+
+
+@contextmanager
+def usable(where: object) -> Iterator[None]:
+    """Raise OutputError naming the place where the block meets an error of a store or a disk."""
+    try:
+        yield
+    except OSError as error:
+        raise unusable(where, error) from error

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from filters.errors import InputError
-from pipelines.storage import Facts, described, listed_all, opened
+from pipelines.listing import listed_all
+from pipelines.storage import Facts, described, opened
 from pipelines.web import is_web
 
 WEB, BUCKET = "https://data.commoncrawl.org/", "s3://commoncrawl/"

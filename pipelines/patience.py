@@ -1,8 +1,9 @@
 """One way to be patient with stores: which errors pass, how long to wait, and what an error is in the end.
 
-The clients' own retries are switched off (pipelines/storage.py). A call is done again, with full jitter, while its
-error is one that passes: SlowDown, 5xx, a reset, a body cut short. What cannot be done is an OSError, whichever client
-says so.
+A call is done again, with full jitter, while its error is one that passes: SlowDown, 5xx, a reset, a body cut short.
+The S3 client's own retries are switched off for that (pipelines/storage.py); those of Google's and Azure's are not, and
+lie below these. How long a web server is left alone is decided where it is asked (pipelines/web.py). What cannot be
+done is an OSError, whichever client says so.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
-
-from pipelines import web
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,9 +112,7 @@ def _said(error: BaseException) -> tuple[str | None, int | None]:
 
 
 def asked_wait(error: BaseException | None) -> float:
-    """Seconds that a store asked to be left alone after this error; at least web.RETRY_SECONDS for a web server."""
-    if isinstance(error, web.WebError):
-        return min(RETRY_AFTER_MAX_SECONDS, max(web.RETRY_SECONDS, error.retry_after))
+    """Seconds that an S3 store asked to be left alone after this error."""
     for one in () if error is None else _chain(error):
         response = getattr(one, "response", None)
         if isinstance(response, Mapping):

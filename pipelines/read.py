@@ -77,7 +77,7 @@ class ReadOptions:
 def read_slice(slice: Slice, options: ReadOptions) -> Iterator[Event]:
     """Yield the events of the slice; their lengths and unreadable ranges add up to its bytes.
 
-    Raises InputError where the file cannot be opened, or a table lacks the text column.
+    Raises InputError where the file cannot be opened or read on, or a table lacks the text column.
     """
     if slice.start >= slice.end:
         return
@@ -251,10 +251,15 @@ def _possible_starts(raw: RawFile, source: Source, options: ReadOptions) -> Iter
 
 @contextmanager
 def _opened(source: Source) -> Iterator[RawFile]:
-    """Yield the file for random access."""
+    """Yield the file for random access. Raises InputError where it cannot be opened, or not read on."""
     try:
         file = opened(source.url, size=source.size, version=source.version, anonymous=source.anonymous)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(f"{source.path} cannot be opened: {error}. Check that it exists and may be read.") from error
     with file:
-        yield RawFile(file, source.size)
+        try:
+            yield RawFile(file, source.size)
+        except OSError as error:
+            raise InputError(
+                f"{source.path} cannot be read on: {error}. The same command continues from what is committed."
+            ) from error

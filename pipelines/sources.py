@@ -1,35 +1,29 @@
 """What the user names as input -> the files to read, in a fixed order, and their bytes cut into tasks.
 
 A `Source.path` is what the dataset's `file_path` will say: as the user gave it, expanded; the `url` is absolute. The
-order is by (path, size), and a file named twice is read once, so neither the order of inputs nor of a listing matters.
-Remote files are described by the listing that found them where it tells their versions, else by one request each.
+order is by (path, size), and a file named twice is read once, also where two places hold the same of it (`cc:` and
+`cc+s3:`), so neither the order of inputs nor of a listing matters. A folder that may not be read is an error. Remote
+files are described by the listing that found them where it tells their versions, else by one request each.
 """
 
 from __future__ import annotations
 
-import glob
 import gzip
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
 
 from filters.errors import InputError
 from pipelines.common_crawl import crawl_files, is_crawl
+from pipelines.listing import Entry, is_glob, listed, matching, walked
 from pipelines.read import record_starts
 from pipelines.record import Slice, Source
-from pipelines.storage import (
-    Facts,
-    described_all,
-    is_glob,
-    listed,
-    local_path,
-    opened,
-    refuse_credentials,
-)
+from pipelines.storage import Facts, described_all, local_path, opened, refuse_credentials
 from pipelines.web import is_web
 
 _FORMATS = (".warc", ".wet", ".wat", ".arc", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -56,7 +50,8 @@ def find_sources(inputs: Sequence[str], *, relative_to: Path | None = None, anon
     An input is a file, a folder (searched through for SUFFIXES; a web folder ends in a slash), a glob, a list of these
     one a line (`*.paths`, `*.paths.gz`; relative lines against the list's own folder), a WACZ, any URL fsspec knows, or
     files of Common Crawl (`cc:`, pipelines/common_crawl.py). Relative paths are taken from `relative_to`, by default
-    the working folder. `anonymous` reads remote ones without credentials. Raises InputError where one names nothing.
+    the working folder. `anonymous` reads remote ones without credentials. Raises InputError where one names nothing,
+    where a folder cannot be read, and where two files that differ would have one path.
     """
     base = Path.cwd() if relative_to is None else relative_to.absolute()
     for given in inputs:
@@ -72,7 +67,20 @@ def find_sources(inputs: Sequence[str], *, relative_to: Path | None = None, anon
         kept = by_url.get(source.url)
         if kept is None or source < kept:
             by_url[source.url] = source
-    return sorted(by_url.values(), key=lambda source: (source.path, source.size, source.url))
+    return sorted(_by_path(by_url.values()), key=lambda source: (source.path, source.size, source.url))
+
+
+def _by_path(sources: Iterable[Source]) -> list[Source]:
+    """The sources, each path once: a place in two stores is one file where both hold the same."""
+    kept: dict[str, Source] = {}
+    for source in sorted(sources):
+        other = kept.setdefault(source.path, source)
+        if (other.size, other.version) != (source.size, source.version):
+            raise InputError(
+                f"{source.path} is named twice, as {other.url} and {source.url}, and the two differ "
+                f"(version {other.version}, {source.version}). Name one of them."
+            )
+    return list(kept.values())
 
 
 def current_version(source: Source) -> str:
@@ -125,22 +133,48 @@ def _expanded(given: str, base: Path, anonymous: bool) -> Iterator[_Found]:
 
 
 def _local(given: str, base: Path) -> Iterator[_Found]:
+    """Yield the files of this machine that a path names. Raises InputError also where a folder may not be read."""
+    try:
+        names = _local_names(given, base)
+    except (OSError, ValueError) as error:
+        where = getattr(error, "filename", None) or given
+        raise InputError(f"{where} cannot be looked through: {error}. Check that it may be read from here.") from error
+    for name in names:
+        yield _found(name, base)
+
+
+def _local_names(given: str, base: Path) -> list[str]:
     path = base / given
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and _is_recognised(file.name))
+        root = str(Path(given)).rstrip("/") + "/"
+        found = walked(root, partial(_entries, base, hidden=True))
+        inside = sorted(str(Path(one.name)) for one in found if _is_recognised(one.name))
         if not inside:
             raise InputError(f"{given} holds no file that ends in one of {', '.join(_FORMATS)}, .wacz. Name the files.")
-        for file in inside:
-            yield _found(str(Path(given) / file.relative_to(path)), base)
-    elif path.exists():
-        yield _found(given, base)
-    elif glob.has_magic(given):
-        # Path.glob takes no absolute pattern.
-        for name in sorted(glob.glob(given, root_dir=base, recursive=True)):  # noqa: PTH207
-            if (base / name).is_file():
-                yield _found(name, base)
-    else:
-        raise InputError(f"{given} does not exist (looked in {base}). Check the path.")
+        return inside
+    if path.exists():
+        return [given]
+    if is_glob(given):
+        return sorted(one.name for one in matching(given, partial(_entries, base, hidden=False)))
+    raise InputError(f"{given} does not exist (looked in {base}). Check the path.")
+
+
+def _entries(base: Path, folder: str, stem: str, *, hidden: bool) -> list[Entry]:
+    """What is in a folder of this machine, named from `base`. A link to a folder that it lies in leads nowhere.
+
+    A name that begins with a dot is matched by a pattern that does, unless `hidden` ones are wanted anyway.
+    """
+    found = []
+    with os.scandir(base / folder) as entries:
+        for one in entries:
+            if one.name.startswith(".") and not (hidden or stem.startswith(".")):
+                continue
+            is_folder = one.is_dir()
+            if is_folder and one.is_symlink() and (base / folder).resolve().is_relative_to(Path(one.path).resolve()):
+                continue
+            if is_folder or one.is_file():
+                found.append(Entry(name=folder + one.name, is_folder=is_folder))
+    return found
 
 
 def _found(name: str, base: Path) -> _Found:
@@ -161,7 +195,7 @@ def _remote(given: str, anonymous: bool) -> Iterator[_Found]:
         yield _Found(path=given, url=given)
     else:
         files = listed(given, anonymous=anonymous)
-        if is_glob(given) or list(files) == [given]:
+        if is_glob(given):
             chosen = sorted(files)
         elif not files:
             chosen = [given]  # a file with a name of its own, or nothing: describing it will tell

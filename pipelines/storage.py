@@ -1,12 +1,14 @@
 """Files behind URLs: one way to reach a store, and one way to be patient with it.
 
-The clients' own retries are switched off, so that one policy holds everywhere (pipelines/patience.py). Credentials come
-from where the store's client looks for them, never from a URL.
+One policy of retries holds everywhere (pipelines/patience.py). The S3 client's own are switched off for it; those of
+Google's and Azure's clients stay, below it. Credentials come from where the store's client looks for them, never from
+a URL.
 """
 
 from __future__ import annotations
 
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from pipelines.random_access import RandomAccess
 from pipelines.web import courteous as courteous
 from pipelines.zip_entry import entry_facts, entry_file
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 READ_BYTES = 8 << 20
@@ -62,9 +65,14 @@ def file_system(url: str, *, anonymous: bool = False) -> tuple[Any, str]:
             f"{url}: the protocol {protocol!r} cannot be used here: {error}. Install the fsspec package for it "
             "(for s3: pip install 'gristmill[s3]'), or copy the files here."
         ) from error
-    if "s3" in system.protocol:
+    if is_s3(system):
         system.retries = 1
     return system, str(path)
+
+
+def is_s3(system: Any) -> bool:
+    """True for a file system of s3fs."""
+    return "s3" in system.protocol
 
 
 def _client_options(url: str, anonymous: bool) -> dict[str, Any]:
@@ -137,99 +145,56 @@ def described(url: str, *, anonymous: bool = False) -> Facts:
 def described_all(urls: Sequence[str], *, anonymous: bool = False) -> list[Facts]:
     """The same of each file, in order, REQUESTS at a time. Raises the error of the first that has one."""
 
-    def facts(url: str) -> dict[str, Any]:
-        if (local := local_path(url)) is not None:
-            status = local.stat()
-            return {"size": status.st_size, "mtime": status.st_mtime_ns}
-        if (entry := _zip_entry(url)) is not None:
-            name, outer = entry
-            with opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous) as file:
-                return entry_facts(file, name)
-        system, path = systems[url]
-        said: dict[str, Any] = (
-            patiently(web.described, system, path) if web.is_web(url) else patiently(system.info, path)
-        )
-        return said
-
     def checked(url: str) -> Facts:
         try:
-            found = facts_of(facts(url))
+            said = _said_of(url, anonymous)
         except FileNotFoundError as error:
             raise InputError(f"{url} does not exist. Check the address.") from error
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{url} cannot be looked at: {error}. {_hint(url)}") from error
-        if found is None:
+            raise InputError(f"{url} cannot be looked at: {error}. {hint(url)}") from error
+        if said.get("type") == "directory":
+            raise InputError(f"{url} is a folder, not a file. End it in a slash to read what is in it.")
+        if (found := facts_of(said)) is None:
             raise InputError(f"{url}: its server does not say how large it is. Copy it here first.")
         return found
 
-    systems = _systems(urls, anonymous)
-    return _each(checked, urls)
+    return each_of(checked, urls)
 
 
-def _hint(url: str) -> str:
+def _said_of(url: str, anonymous: bool) -> Mapping[str, Any]:
+    """What the store says of a file, in fsspec's words."""
+    if (local := local_path(url)) is not None:
+        status = local.stat()
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
+        return {"size": status.st_size, "mtime": status.st_mtime_ns, "type": kind}
+    if (entry := _zip_entry(url)) is not None:
+        name, outer = entry
+        with opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous) as file:
+            return entry_facts(file, name)
+    system, path = file_system(url, anonymous=anonymous)
+    said: Mapping[str, Any] = (
+        patiently(web.described, system, path) if web.is_web(url) else patiently(system.info, path)
+    )
+    return said
+
+
+def hint(url: str) -> str:
     """What to do where this URL cannot be used."""
     return ADDRESS if web.is_web(url) or local_path(url) is not None else CREDENTIALS
 
 
-def _systems(urls: Sequence[str], anonymous: bool) -> dict[str, tuple[Any, str]]:
-    """The file system and the path of each remote URL. fsspec makes a client for every thread that asks for one: these
-    are made in one thread, and shared.
-    """
-    return {
-        url: file_system(url, anonymous=anonymous)
-        for url in urls
-        if local_path(url) is None and _zip_entry(url) is None
-    }
-
-
-def _each(ask: Callable[[str], T], urls: Sequence[str]) -> list[T]:
-    if len(urls) == 1:
-        return [ask(urls[0])]
+def each_of(ask: Callable[[K], T], asked: Sequence[K]) -> list[T]:
+    """What `ask` returns of each, in order, REQUESTS at a time. Raises the error of the first that has one."""
+    if len(asked) < 2:
+        return [ask(one) for one in asked]
     with ThreadPoolExecutor(REQUESTS) as threads:
-        return list(threads.map(ask, urls))
+        return list(threads.map(ask, asked))
 
 
 def _zip_entry(url: str) -> tuple[str, str] | None:
     """Name of the entry and URL of the zip, where this is one in the other."""
     name, chained, outer = url.removeprefix("zip://").partition("::")
     return (name, outer) if chained and url.startswith("zip://") else None
-
-
-def listed(url: str, *, anonymous: bool = False) -> dict[str, Facts | None]:
-    """Every file below a folder, or that a glob matches, by URL; with its facts where the listing tells its version.
-
-    One request a thousand files where the store lists so (S3). A web folder is what its page links to. Raises
-    InputError where the place cannot be listed; what does not exist holds nothing.
-    """
-    (files,) = listed_all([url], anonymous=anonymous)
-    return files
-
-
-def listed_all(urls: Sequence[str], *, anonymous: bool = False) -> list[dict[str, Facts | None]]:
-    """The same of each place, in order, REQUESTS at a time. Raises the error of the first that has one."""
-
-    def files(url: str) -> dict[str, Facts | None]:
-        system, path = systems[url]
-        courteous(url)
-        try:
-            found = patiently(system.glob if is_glob(url) else system.find, path, detail=True)
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{url} cannot be listed: {error}. {_hint(url)}") from error
-        return {
-            str(system.unstrip_protocol(name)): facts_of(said) if said.get("ETag") or said.get("etag") else None
-            for name, said in found.items()
-            if said.get("type") != "directory" and not name.endswith("/")
-        }
-
-    systems = _systems(urls, anonymous)
-    return _each(files, urls)
-
-
-def is_glob(url: str) -> bool:
-    """True where a URL is a pattern. In what a web server holds, `?` begins the query."""
-    return re.search(r"[*\[]" if web.is_web(url) else r"[*?\[]", url) is not None
 
 
 class RangeFile(RandomAccess):
@@ -255,7 +220,7 @@ class RangeFile(RandomAccess):
             self._range = partial(web.ranged, system, path, size=size, version=tag)
         else:
             options = {} if "::" in url else {"cache_type": "none"}
-            self._file = cast(BinaryIO, patiently(system.open, path, "rb", **options))
+            self._file = patiently(self._opened, system, path, options)
             self._range = self._read_range
             facts = facts_of(getattr(self._file, "details", None) or {})
             if version is not None and facts is not None and facts.version != version:
@@ -296,9 +261,9 @@ class RangeFile(RandomAccess):
         except (OSError, ValueError) as error:
             if type(error).__name__ == "FileExpired":
                 raise InputChanged(f"{self._url} was overwritten while it was read. Run again.") from error
-            hint = f" {_hint(self._url)}" if isinstance(error, PermissionError) else ""
+            way_out = f" {hint(self._url)}" if isinstance(error, PermissionError) else ""
             raise InputError(
-                f"{self._url} cannot be read on: {error}.{hint} The same command continues from what is committed."
+                f"{self._url} cannot be read on: {error}.{way_out} The same command continues from what is committed."
             ) from error
 
     def _whole_range(self, at: int, count: int) -> bytes:
@@ -307,11 +272,15 @@ class RangeFile(RandomAccess):
             raise ShortRead(f"{len(data):,} of {count:,} bytes came at {at:,}")
         return data
 
+    def _opened(self, system: Any, path: str, options: Mapping[str, Any]) -> BinaryIO:
+        with courteous(self._url):
+            return cast(BinaryIO, system.open(path, "rb", **options))
+
     def _read_range(self, at: int, count: int) -> bytes:
         assert self._file is not None
-        courteous(self._url)
-        self._file.seek(at)
-        return self._file.read(count)
+        with courteous(self._url):
+            self._file.seek(at)
+            return self._file.read(count)
 
     def close(self) -> None:
         """Close the remote file."""
@@ -341,7 +310,8 @@ def opened(url: str, *, size: int, version: str | None = None, anonymous: bool =
         return cast(BinaryIO, local.open("rb", buffering=0))
     if (entry := _zip_entry(url)) is not None:
         name, outer = entry
-        return entry_file(opened(outer, size=described(outer, anonymous=anonymous).size, anonymous=anonymous), name)
+        size = described(outer, anonymous=anonymous).size
+        return entry_file(opened(outer, size=size, anonymous=anonymous), name, url=url)
     return cast(BinaryIO, RangeFile(url, size=size, version=version, anonymous=anonymous, ahead=READ_BYTES))
 
 

@@ -1,7 +1,8 @@
 """Files on web servers: what they are, and ranges of their bytes, asked for politely.
 
 The requests go over the session of fsspec's client (aiohttp). They are made here because that client calls every
-failed HEAD a missing file, unpacks what a server labels as compressed, and looks at no ETag.
+failed HEAD a missing file, unpacks what a server labels as compressed, and looks at no ETag. Every request is made in
+`courteous`, which keeps the requests of a process apart, and all of them back after one that failed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,12 +24,13 @@ from urllib.parse import urlsplit
 from fsspec.asyn import sync
 
 from filters.errors import InputChanged, InputError
+from pipelines.patience import RETRY_AFTER_MAX_SECONDS, ShortRead, client_errors, transient
 
 REQUEST_SECONDS = 0.2
 """At least so long between the beginnings of two requests of this process to one server: 5 a second."""
 RETRY_SECONDS = 1.0
-"""At least so long before a request is made again. Common Crawl asks for no more than one retry a second
-(https://status.commoncrawl.org)."""
+"""At least so long nothing is asked of a server after an error that passes. Common Crawl asks for no more than one
+retry a second (https://status.commoncrawl.org)."""
 CONNECT_SECONDS, SILENT_SECONDS = 10, 60
 
 
@@ -51,12 +54,20 @@ class _Pace:
         self._next: dict[str, float] = {}
 
     def wait(self, server: str) -> None:
-        """Return when the next request to this server may begin."""
+        """Return when the next request to this server may begin; while it is held, nobody does."""
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                begin = self._next.get(server, now)
+                if begin <= now:
+                    self._next[server] = now + REQUEST_SECONDS
+                    return
+            time.sleep(begin - now)
+
+    def hold(self, server: str, seconds: float) -> None:
+        """Have no request to this server begin for so long, also not one that waits already."""
         with self._lock:
-            now = time.monotonic()
-            begin = max(now, self._next.get(server, now))
-            self._next[server] = begin + REQUEST_SECONDS
-        time.sleep(begin - now)
+            self._next[server] = max(self._next.get(server, 0.0), time.monotonic() + seconds)
 
 
 _pace = _Pace()
@@ -67,11 +78,37 @@ def is_web(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def courteous(url: str) -> None:
-    """Wait until this process may ask a web server again; stores made for load are not waited for."""
+@contextmanager
+def courteous(url: str) -> Iterator[None]:
+    """Wait until this process may ask a web server again, and make one request in the block.
+
+    An error that passes keeps all threads from that server, as long as it asked for and RETRY_SECONDS at least. Stores
+    made for load are not waited for.
+    """
     last = url.rsplit("::", 1)[-1]
-    if is_web(last):
-        _pace.wait(urlsplit(last).netloc)
+    if not is_web(last):
+        yield
+        return
+    server = urlsplit(last).netloc
+    _pace.wait(server)
+    try:
+        yield
+    except (OSError,) + client_errors() as error:
+        if transient(error):
+            _pace.hold(server, held_seconds(error))
+        raise
+
+
+def held_seconds(error: Exception) -> float:
+    """How long a server is left alone after this error: what it asked for, within reason."""
+    asked = error.retry_after if isinstance(error, WebError) else _seconds(_headers_of(error).get("Retry-After", ""))
+    return max(RETRY_SECONDS, min(RETRY_AFTER_MAX_SECONDS, asked))
+
+
+def _headers_of(error: Exception) -> Mapping[str, str]:
+    """The headers of an answer that fsspec's client made an error of."""
+    headers = getattr(error, "headers", None)
+    return headers if isinstance(headers, Mapping) else {}
 
 
 def client_options() -> dict[str, Any]:
@@ -123,43 +160,55 @@ class _Answer:
 
 
 def described(system: Any, url: str) -> dict[str, Any]:
-    """One request: the `size` of a file and its `etag` or last change, None where the server does not say.
+    """One request, or two: the `size` of a file and its `etag` or last change, None where the server does not say.
 
     Raises FileNotFoundError, PermissionError, WebError, or what the client raises where no answer comes.
     """
-    answer = _asked(system, "HEAD", url, {})
-    if answer.status in (403, 405, 501) or (answer.status == 200 and answer.total is None):
+    with courteous(url):
+        answer = _asked(system, "HEAD", url, {})
         # Some servers know no HEAD, and signed URLs are good for GET only.
+        if answer.status not in (200, 206, 403, 405, 501):
+            raise _refusal(url, answer)
+    if answer.status in (200, 206) and answer.total is not None:
+        return {"size": answer.total, "etag": answer.version}
+    with courteous(url):
         answer = _asked(system, "GET", url, {"Range": "bytes=0-0"}, most=1)
         if answer.status == 416 and answer.total == 0:
             return {"size": 0, "etag": answer.version}
-    if answer.status not in (200, 206):
-        raise _refusal(url, answer)
+        if answer.status not in (200, 206):
+            raise _refusal(url, answer)
     return {"size": answer.total, "etag": answer.version}
 
 
 def ranged(system: Any, url: str, at: int, count: int, *, size: int, version: str | None) -> bytes:
-    """One request: up to `count` bytes at `at` of a file of `size` bytes.
+    """One request: the `count` bytes at `at` of a file of `size` bytes.
 
     Raises InputChanged where the answer comes from a file of another size or version, InputError where the server
-    gives whole files only, and what `described` raises.
+    gives whole files only, ShortRead where fewer bytes came, and what `described` raises.
     """
-    answer = _asked(system, "GET", url, {"Range": f"bytes={at}-{at + count - 1}"}, most=count)
-    if answer.status not in (200, 206, 416):
-        raise _refusal(url, answer)
+    with courteous(url):
+        answer = _asked(system, "GET", url, {"Range": f"bytes={at}-{at + count - 1}"}, most=count)
+        if answer.status not in (200, 206, 416):
+            raise _refusal(url, answer)
+        _check_same(url, answer, size, version)
+        begin = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+        if (answer.status == 200 and count != size) or (answer.status == 206 and begin != str(at)):
+            raise InputError(f"{url}: its server gives whole files only, no ranges of bytes. Copy the file here first.")
+        if len(answer.data) != count:
+            raise ShortRead(f"{len(answer.data):,} of {count:,} bytes came at {at:,}")
+    return answer.data
+
+
+def _check_same(url: str, answer: _Answer, size: int, version: str | None) -> None:
+    """Raise InputChanged where the answer is not of the file of this size and version."""
     now = answer.total
     if answer.status == 416 or (now is not None and now != size):
         raise InputChanged(f"{url} had {size:,} bytes and has {'fewer' if now is None else f'{now:,}'} now. Run again.")
     if version is not None and answer.version is not None and answer.version != version:
         raise InputChanged(f"{url} was overwritten while it was read (version {version}, now {answer.version}).")
-    begin = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
-    if (answer.status == 200 and count != size) or (answer.status == 206 and begin != str(at)):
-        raise InputError(f"{url}: its server gives whole files only, no ranges of bytes. Copy the file here first.")
-    return answer.data
 
 
 def _asked(system: Any, method: str, url: str, headers: Mapping[str, str], *, most: int = 0) -> _Answer:
-    courteous(url)
     answer: _Answer = sync(system.loop, _answer, system, method, url, headers, most)
     return answer
 

@@ -1,14 +1,19 @@
 """One put-if-absent: a task's output exists if, and only if, its manifest does."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from filters.errors import CommitConflict, InputError, OutputError, VerifyFailed
 from infra.commit import Manifest, check_file, commit, committed, file_entry, read_manifest
+from infra.failpoints import VARIABLE
 from infra.holder import this_process
 from infra.local_store import LocalStore
 from infra.scratch import scratch
@@ -102,6 +108,24 @@ def test_a_flipped_byte_and_a_lost_file_are_named(store: Store) -> None:
         check_file(store, entry)
 
 
+@pytest.mark.parametrize("data", [b"ro", b"", b"rows and more"])
+def test_a_file_of_another_length_is_named_at_once(store: Store, data: bytes) -> None:
+    entry = commit(store, attempt(store)).files["kept"]
+    store.replace(entry.path, data)
+    started = time.monotonic()
+    with pytest.raises(VerifyFailed, match=rf"kept\.parquet is not what was committed \({len(data)} bytes for 4"):
+        check_file(store, entry)
+    assert time.monotonic() - started < 10
+
+
+def test_two_cuts_that_differ_are_a_conflict(store: Store) -> None:
+    made = Manifest(stage="cut", task="t1", says={"starts": [10, 20]}, files={})
+    commit(store, made)
+    assert commit(store, replace(made, measured={"seconds": 1.0})) == made
+    with pytest.raises(CommitConflict, match="cut task t1"):
+        commit(store, replace(made, says={"starts": [10, 30]}))
+
+
 def test_a_name_is_created_once_and_the_call_that_did_it_may_ask_again(store: Store) -> None:
     assert store.create("a/b.json", b"mine")
     assert not store.create("a/b.json", b"other")
@@ -145,6 +169,114 @@ def test_gc_removes_what_is_old_and_unreferenced_and_nothing_else(store: Store) 
         store.read(orphan)
     check_file(store, made.files["kept"])
     assert committed(store, "process") == {"t1"}
+
+
+def test_gc_keeps_the_lock_that_it_holds_and_removes_those_that_lead_nowhere(store: Store) -> None:
+    with store.locked(take_over=False):
+        store.create("_work/lock-0123", json.dumps(this_process()).encode())
+    collected = collect(store, older_than=-1)
+    assert collected.files == 1
+    assert {one.name for one in store.listed("_work")} <= {LOCK}
+    with store.locked(take_over=False):
+        assert store.lock_names() >= {LOCK}
+
+
+def test_gc_removes_empty_folders_of_attempts_that_are_old(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "out")
+    with store.locked(take_over=False):
+        commit(store, attempt(store))
+    with pytest.raises(KeyError), store.attempt("failed") as made:
+        raise KeyError
+    with store.attempt("begun") as begun:
+        old = time.time() - 7200
+        for folder in (made.folder, made.folder.parent):
+            os.utime(folder, (old, old))
+        collect(store, older_than=3600)
+        assert not made.folder.parent.exists()
+        assert begun.folder.is_dir()
+
+
+def test_gc_lists_a_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}/out")
+    with store.locked(take_over=False):
+        commit(store, attempt(store))
+    found = MemoryFileSystem.find
+    asked = []
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *args, **said: asked.append(args) or found(*args, **said))
+    collect(store, older_than=-1)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EACCES, errno.EIO])
+def test_gc_removes_nothing_where_a_folder_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = LocalStore(tmp_path / "out")
+    with store.locked(take_over=False):
+        made = commit(store, attempt(store))
+    scandir = os.scandir
+
+    def failing(path: str | Path) -> object:
+        if str(path).endswith("_work/manifests"):
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="manifests: cannot be used"):
+        patch.setattr(os, "scandir", failing)
+        collect(store, older_than=-1)
+    check_file(store, made.files["kept"])
+
+
+USES: list[tuple[str, Callable[[Store], object]]] = [
+    ("read_bytes", lambda store: store.read("there")),
+    ("unlink", lambda store: store.remove(["there"])),
+    ("stat", lambda store: list(store.listed(""))),
+    ("stat", lambda store: store.size("there")),
+    ("iterdir", lambda store: store.top()),
+    ("open", lambda store: store.open("there", 1)),
+    ("open", lambda store: store.replace("there", b"")),
+]
+
+
+@pytest.mark.parametrize(("call", "use"), USES, ids=[str(number) for number in range(len(USES))])
+def test_a_disk_that_fails_is_an_error_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[Store], object]
+) -> None:
+    store = LocalStore(tmp_path)
+    store.create("there", b"x")
+
+    def failing(path: Path, *_: object, **__: object) -> object:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Input/output error"):
+        patch.setattr(Path, call, failing)
+        use(store)
+
+
+def test_the_clock_of_a_folder_that_is_gone_is_an_error_of_the_store(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be used"):
+        LocalStore(tmp_path / "gone").now()
+
+
+def test_a_folder_that_fills_while_it_is_removed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    store.create("folder/there", b"x")
+
+    def filled(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    monkeypatch.setattr(Path, "rmdir", filled)
+    store.remove(["folder/there"])
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOSPC])
+def test_a_disk_that_fails_under_an_attempt_is_told_from_others(tmp_path: Path, number: int) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(OutputError, match="attempts/t1"), store.attempt("t1") as made:
+        raise OSError(number, os.strerror(number), str(made.folder / "kept.parquet"))
+    with pytest.raises(OSError, match=r"/elsewhere"), store.attempt("t1"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/elsewhere")
 
 
 def test_a_store_without_put_if_absent_is_refused_by_name() -> None:
@@ -209,6 +341,171 @@ def test_of_two_that_take_over_one_gets_in_and_the_old_holder_cannot_let_a_third
     with store.locked(take_over=False):
         pass
     assert list(store.listed("_work")) == []
+
+
+# The lock that is an object. It is an object in memory here, whose file system the tests make misbehave.
+
+Call = Callable[[], object]
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A new store in memory, that is asked again at once."""
+    monkeypatch.setattr("pipelines.patience.WAIT_SECONDS", 0.001)
+    return open_store(f"memory://{uuid.uuid4().hex}/out")
+
+
+def assert_held(store: Store) -> None:
+    with pytest.raises(OutputError, match="works there"), store.locked(take_over=False):
+        pass
+
+
+def assert_free(store: Store) -> None:
+    with store.locked(take_over=False):
+        pass
+    assert [one.name for one in store.listed("_work")] == []
+
+
+def gone() -> dict[str, str]:
+    """A process of this machine that is no more."""
+    return this_process() | {"started": "1"}
+
+
+def on_call(
+    monkeypatch: pytest.MonkeyPatch, call: str, ending: str, act: Callable[[Call], object], *, number: int = 1
+) -> None:
+    """Have `act` do such a call, the one of this number, for a path that ends so; it is given the call as it was."""
+    plain, calls = getattr(MemoryFileSystem, call), count(1)
+
+    def patched(self: MemoryFileSystem, path: str, *args: object, **said: object) -> object:
+        if not path.endswith(ending) or next(calls) != number:
+            return plain(self, path, *args, **said)
+        return act(lambda: plain(self, path, *args, **said))
+
+    monkeypatch.setattr(MemoryFileSystem, call, patched)
+
+
+def then(act: Call, call: Call) -> object:
+    """What the call returns; `act` is done before it is returned."""
+    said = call()
+    act()
+    return said
+
+
+def test_a_holder_that_was_taken_over_removes_nobody_elses_lock(memory: Store) -> None:
+    with ExitStack() as first, ExitStack() as third:
+        first.enter_context(memory.locked(take_over=False))
+        with memory.locked(take_over=True):
+            pass
+        third.enter_context(memory.locked(take_over=False))
+        first.close()
+        assert_held(memory)
+    assert_free(memory)
+
+
+def test_a_lock_whose_removal_was_done_and_not_answered_is_not_removed_twice(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as other:
+
+        def lost(remove: Call) -> None:
+            remove()
+            other.enter_context(memory.locked(take_over=False))
+            raise ConnectionResetError
+
+        with memory.locked(take_over=False):
+            on_call(monkeypatch, "rm_file", LOCK, lost)
+        assert_held(memory)
+    assert_free(memory)
+
+
+def test_a_lock_is_let_go_from_its_root(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = gone()
+    memory.create(LOCK, json.dumps(dead).encode())
+    with ExitStack() as other:
+
+        def late(remove: Call) -> None:
+            time.sleep(0.3)
+            remove()
+
+        def followed(remove: Call) -> None:
+            remove()
+            other.enter_context(memory.locked(take_over=False))
+
+        with memory.locked(take_over=False):
+            on_call(monkeypatch, "rm_file", LOCK, late)
+            on_call(monkeypatch, "rm_file", f"{LOCK}-{dead['mark']}", followed)
+        assert_held(memory)
+    assert_free(memory)
+
+
+def test_who_joins_a_lock_that_is_being_let_go_begins_anew(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = gone()
+    memory.create(LOCK, json.dumps(dead).encode())
+    with ExitStack() as first:
+        first.enter_context(memory.locked(take_over=False))
+        # The newcomer looks whether the name is its own, then whose it is; before it succeeds that one, all is let go.
+        on_call(monkeypatch, "cat_file", LOCK, partial(then, first.close), number=2)
+        with memory.locked(take_over=False):
+            assert [one.name for one in memory.listed("_work")] == [LOCK]
+            assert_held(memory)
+    assert_free(memory)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_a_lock_that_was_stored_and_not_answered_is_let_go(
+    memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interrupt: type[BaseException]
+) -> None:
+    def interrupted(store_it: Call) -> None:
+        store_it()
+        raise interrupt
+
+    with monkeypatch.context() as patch:
+        on_call(patch, "pipe_file", LOCK, interrupted)
+        with pytest.raises(interrupt), memory.locked(take_over=False):
+            pytest.fail("it is in")
+    assert_free(memory)
+    with monkeypatch.context() as patch:
+        # The first put that succeeds is the probe's.
+        patch.setenv(VARIABLE, f"counts={tmp_path};create.after=raise:EIO,at:2")
+        with pytest.raises(OutputError, match="lock: cannot be used"), memory.locked(take_over=False):
+            pytest.fail("it is in")
+    assert_free(memory)
+
+
+def test_who_could_not_join_a_lock_leaves_it_to_those_who_hold_it(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = gone()
+    memory.create(LOCK, json.dumps(dead).encode())
+    successor = f"{LOCK}-{dead['mark']}"
+    with ExitStack() as other:
+
+        def refused(store_it: Call) -> None:
+            other.enter_context(memory.locked(take_over=False))
+            on_call(monkeypatch, "cat_file", successor, refuse)
+            raise PermissionError(errno.EACCES, "injected")
+
+        def refuse(read: Call) -> None:
+            raise PermissionError(errno.EACCES, "injected")
+
+        on_call(monkeypatch, "pipe_file", successor, refused)
+        with pytest.raises(OutputError, match="injected"), memory.locked(take_over=False):
+            pytest.fail("it is in")
+        assert_held(memory)
+    assert_free(memory)
+
+
+def test_a_lock_that_cannot_be_let_go_hides_no_error(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: MemoryFileSystem, path: str, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "injected")
+
+    with pytest.raises(KeyError, match="the body's own"), memory.locked(take_over=False):
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+        raise KeyError("the body's own")
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match="injected"), memory.locked(take_over=True):
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
 
 
 @pytest.mark.parametrize("given", ["s3://", "s3:/bucket/out", "file://host/out"])

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from filters.errors import InputError
+from filters.errors import InputError, OutputError
+from infra.commands import run_recipe
 from infra.failpoints import NAMES, VARIABLE, appended, armed_by, failpoint
+from pipelines.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -42,6 +46,26 @@ def test_a_place_raises_the_error_that_is_asked_for(monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="No space left") as raised:
         failpoint("attempt.begun")
     assert raised.value.errno == errno.ENOSPC
+
+
+IN_STORES = ("attempt.begun", "create.before", "create.after", "publish.half")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("memory", name) for name in NAMES), *(("disk", name) for name in IN_STORES)]
+)
+def test_an_error_at_any_place_is_an_error_of_the_store(
+    write_warc: Callable[[str, list[bytes]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
+) -> None:
+    crawl = str(write_warc("one.warc.gz", [b"<html><body><p>Too short to keep."]))
+    out = str(tmp_path / "out") if kind == "disk" else f"memory://{uuid.uuid4().hex}/out"
+    monkeypatch.setenv(VARIABLE, f"counts={tmp_path};{name}=raise:EIO,at:1")
+    with pytest.raises(OutputError, match="same command continues"):
+        run_recipe(load_recipe("fineweb-resiliparse"), [crawl], out, runner="inprocess", quiet=True)
 
 
 def test_a_place_kills_its_process() -> None:

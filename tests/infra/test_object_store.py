@@ -113,6 +113,29 @@ def test_a_run_that_is_told_to_end_does_so_and_lets_the_store_go(small_crawl: Pa
     assert done["tasks_done_now"] > 0
 
 
+def test_of_a_long_listing_only_the_page_that_failed_is_asked_for_again(
+    bucket: str, faulty: Callable[[Faults], FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.patience.WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("pipelines.listing.PAGE_NAMES", 2)
+    store = open_store(f"{bucket}/out")
+    names = {f"_work/manifests/process/{number:02d}.json" for number in range(20)}
+    for name in names:
+        store.create(name, b"{}")
+    proxy = faulty(Faults(seed=1, odds={Fault.SLOW_DOWN: 0.4}))
+    assert {one.name for one in store.listed("_work/manifests")} == names, str(proxy)
+    assert proxy.made.total() > 3, str(proxy)
+    assert proxy.calls == 10 + proxy.made.total(), str(proxy)
+
+
+def test_a_large_object_is_read_by_one_request(bucket: str, faulty: Callable[[Faults], FaultProxy]) -> None:
+    store = open_store(f"{bucket}/out")
+    store.replace("large", bytes(51 << 20))
+    proxy = faulty(Faults(seed=0, odds={}))
+    assert len(store.read("large")) == 51 << 20
+    assert proxy.calls == 1, str(proxy)
+
+
 def test_wrong_credentials_are_refused_without_being_told(
     small_crawl: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,19 @@ def test_in_the_bucket_one_listing_a_segment_tells_of_all_files(s3: S3, faulty: 
     assert [current_version(source) for source in found] == [source.version for source in found]
 
 
+def test_a_dump_named_on_the_web_and_in_the_bucket_is_read_once(
+    s3: S3, site: WebServer, dump: dict[str, bytes]
+) -> None:
+    fill_bucket(s3, dump)
+    inputs = ["cc+s3:CC-MAIN-2024-10:0-1", "cc:CC-MAIN-2024-10:0-1"]
+    found = find_sources(inputs)
+    assert [source.path for source in found] == sorted(f"s3://commoncrawl/{line}" for line in list(dump)[:2])
+    assert find_sources(inputs[::-1]) == found
+    site.files[list(dump)[0]] += b"x"
+    with pytest.raises(InputError, match="named twice.*differ"):
+        find_sources(inputs)
+
+
 def test_a_file_that_the_bucket_lacks_is_named(s3: S3) -> None:
     files = laid_out([b"x"] * 2 * LIST_FROM)
     absent = list(files)[3]

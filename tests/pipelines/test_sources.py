@@ -65,6 +65,34 @@ def test_globs_may_be_recursive(crawl: Path) -> None:
     assert paths(["crawl/**/*.gz"], crawl) == ["crawl/b.warc.gz", "crawl/deep/c.warc.wet.gz"]
 
 
+def test_globs_follow_links_but_not_in_circles_and_leave_hidden_files_alone(crawl: Path) -> None:
+    (crawl / "elsewhere").mkdir()
+    (crawl / "elsewhere" / "d.warc").write_bytes(RECORD)
+    (crawl / "crawl" / "linked").symlink_to(crawl / "elsewhere")
+    (crawl / "crawl" / "deep" / "up").symlink_to(crawl / "crawl")
+    (crawl / "crawl" / ".hidden.warc").write_bytes(RECORD)
+    assert paths(["crawl/**/*.warc"], crawl) == ["crawl/a.warc", "crawl/linked/d.warc"]
+    assert paths(["crawl/.h*"], crawl) == ["crawl/.hidden.warc"]
+    assert paths(["./crawl/../elsewhere/?.warc"], crawl) == ["./crawl/../elsewhere/d.warc"]
+    assert paths([f"{crawl}/*/d.warc"], Path("/")) == [f"{crawl}/elsewhere/d.warc"]
+
+
+@pytest.mark.parametrize("given", ["crawl", "crawl/*/*.gz", "crawl/**/*.gz"])
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(
+    crawl: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if str(path).rstrip("/").endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match="crawl/deep.*Permission denied"):
+        find_sources([given], relative_to=crawl)
+
+
 @pytest.mark.parametrize("name", ["list.paths", "list.paths.gz"])
 def test_lines_of_a_list_stand_against_its_own_folder(crawl: Path, name: str) -> None:
     lines = f"a.warc\n\ndeep/c.warc.wet.gz\n{crawl}/crawl/b.warc.gz\n".encode()
@@ -83,6 +111,39 @@ def test_a_wacz_gives_the_archives_in_it(tmp_path: Path) -> None:
     assert source.url == f"zip://archive/data.warc.gz::file://{tmp_path}/x.wacz"
     events = list(read_slice(Slice(source=source, start=0, end=source.size), ReadOptions()))
     assert [type(event) for event in events] == [Page]
+
+
+@pytest.mark.parametrize("damage", ["checksum", "stream", "header", "directory"])
+def test_a_damaged_entry_of_a_wacz_is_an_error_that_names_it(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.wacz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.warc", RECORD * 100)
+    (source,) = find_sources(["x.wacz"], relative_to=tmp_path)
+    data = bytearray(path.read_bytes())
+    directory = data.index(b"PK\x01\x02")
+    if damage == "checksum":
+        data[directory + 16] ^= 1
+    elif damage == "stream":
+        data[45:60] = os.urandom(15)
+    elif damage == "header":
+        data[:4] = b"none"
+    else:
+        del data[directory + 10 :]
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"archive/data\.warc.*damaged"):
+        list(read_slice(Slice(source=source, start=0, end=source.size), ReadOptions()))
+
+
+def test_a_file_that_cannot_be_read_on_is_an_error_that_names_it(crawl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = find_sources(["crawl/a.warc"], relative_to=crawl)
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pipelines.read.opened", lambda *_, **__: Failing())
+    with pytest.raises(InputError, match=r"crawl/a\.warc cannot be read on.*Input/output"):
+        list(read_slice(Slice(source=source, start=0, end=source.size), ReadOptions()))
 
 
 def test_urls_of_any_store_are_found_and_read() -> None:
@@ -179,6 +240,16 @@ def test_a_prefix_of_a_bucket_is_a_folder_told_of_by_listings_alone(
 
 def test_a_file_named_by_itself_may_be_called_anything(filled: str) -> None:
     assert [source.path for source in find_sources([f"{filled}/crawl/notes.txt"])] == [f"{filled}/crawl/notes.txt"]
+
+
+def test_a_folder_that_is_called_like_a_file_is_read_as_a_folder_or_refused(filled: str) -> None:
+    client = fsspec.filesystem("s3")
+    client.pipe_file(f"{filled}/table.parquet/part-0.parquet", b"x")
+    client.pipe_file(f"{filled}/table.parquet/_SUCCESS", b"")
+    with pytest.raises(InputError, match=r"table\.parquet is a folder.*slash"):
+        find_sources([f"{filled}/table.parquet"])
+    (source,) = find_sources([f"{filled}/table.parquet/"])
+    assert (source.path, source.size) == (f"{filled}/table.parquet/part-0.parquet", 1)
 
 
 @pytest.mark.parametrize("given", ["none", "none/*.warc", "crawl/none.warc", "lists/none.paths"])

@@ -18,11 +18,12 @@ import pytest
 
 from filters.errors import InputChanged, InputError
 from pipelines import patience, storage, web
-from pipelines.patience import asked_wait, patiently, transient
+from pipelines.listing import listed
+from pipelines.patience import patiently, transient
 from pipelines.read import ReadOptions, read_slice
 from pipelines.record import Page, Slice
 from pipelines.sources import current_version, find_sources
-from pipelines.storage import RangeFile, described, described_all, file_system, listed, opened, refuse_credentials
+from pipelines.storage import RangeFile, described, described_all, file_system, opened, refuse_credentials
 from tests.servers.fault_proxy import Fault as S3Fault
 from tests.servers.fault_proxy import FaultProxy, Faults
 from tests.servers.seaweed import S3
@@ -189,6 +190,49 @@ def test_a_server_that_asks_for_time_is_given_it(server: WebServer) -> None:
     assert second.at - first.at >= 1.0
 
 
+@pytest.mark.parametrize("fault", [Fault(cut=1000), Fault(cut=1000, silently=True), Fault(status=500)], ids=str)
+def test_after_any_fault_a_server_is_left_alone_for_a_while(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(web, "RETRY_SECONDS", 0.4)
+    facts = described(f"{server.url}/data.bin")
+    server.faults = deque([fault])
+    with RangeFile(f"{server.url}/data.bin", size=facts.size, version=facts.version) as file:
+        assert file.read() == DATA
+    first, second = (request for request in server.requests if request.method == "GET")
+    assert second.at - first.at >= 0.4
+
+
+def test_a_server_that_asks_for_time_is_given_it_by_all_threads(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.1)
+    server.files |= {str(number): b"x" for number in range(8)}
+    server.faulty = lambda method, path: path == "0"
+    server.faults = deque([Fault(status=503, headers={"Retry-After": "1"})])
+    assert len(described_all([f"{server.url}/{number}" for number in range(8)])) == 8
+    asked_first = next(request.at for request in server.requests if request.path == "0")
+    # What was under way when the server asked for time is answered; nothing is begun before it is over.
+    assert not [one for one in server.requests if 0.2 < one.at - asked_first < 0.95]
+
+
+def test_a_file_that_is_missing_keeps_nobody_waiting(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "RETRY_SECONDS", 60.0)
+    for _ in range(3):
+        with pytest.raises(InputError, match="does not exist"):
+            described(f"{server.url}/none")
+
+
+def test_every_page_of_a_web_folder_waits_its_turn(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.1)
+    folders = [f"f{number}/" for number in range(4)]
+    server.files |= {"crawl/": page(*folders), **{f"crawl/{folder}": page("a.warc") for folder in folders}}
+    assert len(listed(f"{server.url}/crawl/")) == 4
+    times = sorted(request.at for request in server.requests)
+    assert len(times) == 5
+    assert all(later - earlier >= 0.09 for earlier, later in zip(times, times[1:], strict=False))
+
+
 @pytest.mark.parametrize(
     ("said", "low", "high"),
     [
@@ -206,7 +250,7 @@ def test_what_a_server_asks_for_is_seconds_or_a_date_within_reason(
     if isinstance(said, timedelta):
         said = format_datetime(datetime.now(UTC) + said, usegmt=True)
     answer = web._Answer(status=503, headers={"retry-after": said}, data=b"")
-    assert low <= asked_wait(web._refusal("https://x", answer)) <= high
+    assert low <= web.held_seconds(web._refusal("https://x", answer)) <= high
 
 
 # Errors
@@ -350,6 +394,77 @@ def test_listings_with_faults_are_whole(s3: S3, bucket: str, faulty: Faulty, mon
     proxy = faulty(Faults(seed=2, odds={S3Fault.SLOW_DOWN: 0.5, S3Fault.RESET: 0.3}))
     assert sorted(listed(bucket)) == [f"{bucket}/a.warc", f"{bucket}/b/c.warc"], proxy
     assert sorted(listed(f"{bucket}/**/*.warc")) == [f"{bucket}/a.warc", f"{bucket}/b/c.warc"], proxy
+
+
+SEGMENTS = [f"crawl/{segment}/{kind}/{name}" for segment in "abc" for kind in ("warc", "wat") for name in ("1", "2")]
+
+
+@pytest.mark.parametrize("pattern", ["crawl/*/warc/*.gz", "crawl/[a-c]/w*c/?.gz", "crawl/**/warc/*.gz", "c*/?/warc/*"])
+def test_no_folder_is_left_out_of_a_pattern_because_its_listing_failed(
+    s3: S3, bucket: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    quick(monkeypatch)
+    for name in SEGMENTS:
+        put(s3, f"{bucket}/{name}.gz", b"x")
+    proxy = faulty(Faults(seed=2, odds={S3Fault.SLOW_DOWN: 0.4, S3Fault.RESET: 0.2}))
+    expected = [f"{bucket}/{name}.gz" for name in SEGMENTS if "/warc/" in name]
+    assert sorted(listed(f"{bucket}/{pattern}")) == expected, proxy
+    assert all(facts is not None and facts.size == 1 for facts in listed(f"{bucket}/{pattern}").values())
+    assert proxy.made.total() > 1 or "**" in pattern, proxy
+
+
+def test_a_folder_of_a_pattern_that_cannot_be_listed_is_an_error(
+    s3: S3, bucket: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr(patience, "ATTEMPTS", 2)
+    for name in SEGMENTS:
+        put(s3, f"{bucket}/{name}.gz", b"x")
+    faulty(Faults(seed=2, odds={S3Fault.INTERNAL_ERROR: 1.0}, where=r"prefix=crawl%2Fb%2Fwarc"))
+    assert len(listed(f"{bucket}/crawl/*/wat/*.gz")) == 6
+    with pytest.raises(InputError, match="cannot be listed"):
+        listed(f"{bucket}/crawl/*/warc/*.gz")
+
+
+def test_only_folders_that_a_pattern_leads_to_are_asked_for(s3: S3, bucket: str, faulty: Faulty) -> None:
+    for name in SEGMENTS:
+        put(s3, f"{bucket}/{name}.gz", b"x")
+    proxy = faulty(Faults(seed=0, odds={}))
+    assert len(listed(f"{bucket}/crawl/*/warc/*.gz")) == 6
+    assert proxy.calls == 4, proxy.requests
+
+
+def test_a_page_of_a_listing_that_failed_is_asked_for_again_and_no_other(
+    s3: S3, bucket: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.setattr("pipelines.listing.PAGE_NAMES", 2)
+    for name in SEGMENTS:
+        put(s3, f"{bucket}/{name}.gz", b"x")
+    proxy = faulty(Faults(seed=4, odds={S3Fault.SLOW_DOWN: 0.4}))
+    assert len(listed(f"{bucket}/crawl/")) == len(SEGMENTS), proxy
+    assert proxy.made.total() > 2, proxy
+    assert proxy.calls == len(SEGMENTS) / 2 + proxy.made.total(), proxy
+
+
+def page(*links: str) -> bytes:
+    return "".join(f'<a href="{link}">x</a>' for link in links).encode()
+
+
+def test_a_pattern_over_web_folders_sees_every_link(server: WebServer) -> None:
+    server.files |= {
+        "crawl/": page("a/", "b/", "c/warc/3.gz", "./", "?C=N;O=D"),
+        "crawl/a/": page("warc/", "one/x.gz", "two/x.gz"),
+        "crawl/a/warc/": page("1.gz", "../"),
+        "crawl/b/": page("warc/"),
+        "crawl/b/warc/": page("1.gz", "deep/2.gz"),
+    }
+    server.faults = deque([Fault(status=503), Fault(cut=5)])
+    named = [f"{server.url}/crawl/{name}" for name in ("a/warc/1.gz", "b/warc/1.gz", "c/warc/3.gz")]
+    assert sorted(listed(f"{server.url}/crawl/*/warc/*.gz")) == named
+    deep = [f"{server.url}/crawl/{name}" for name in ("a/one/x.gz", "a/two/x.gz", "b/warc/deep/2.gz")]
+    assert sorted(listed(f"{server.url}/crawl/**/*.gz")) == sorted(named + deep)
+    assert sorted(name for name in listed(f"{server.url}/crawl/") if name.endswith("gz")) == sorted(named + deep)
 
 
 @pytest.mark.parametrize("given", ["nobody", "wrong", "expired"])
