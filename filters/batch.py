@@ -71,7 +71,7 @@ class TextBatch:
     def _chunked(self) -> Chunks:
         lexicon = self.vocabulary.lexicon
         if self._chunks is None or self._chunks.generation != lexicon.generation:
-            self._chunks = lexicon.chunked(text.split() for text in self.texts)
+            self._chunks = lexicon.chunked(self.points.values, self.points.offsets)
         return self._chunks
 
     @cached_property

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from filters import kernels_lines
 from filters.edit import Edit, Edited
 from filters.rule import Family, Paper, Rule, Signal, Signals
 
@@ -49,7 +52,7 @@ LOREM_FIRST = line_signal("lorem_ipsum_first", "lines with 'lorem ipsum' up to t
 BRACKETS = line_signal("curly_bracket", "lines with '{' that were long enough and without 'javascript'")
 LOREM = line_signal("lorem_ipsum", "lines with 'lorem ipsum' that were long enough")
 SENTENCES = line_signal("sentences", "sentences in the lines kept")
-LINE_KINDS = (TOO_LONG_WORD, TOO_FEW_WORDS, SCRIPT, POLICY, KEPT, LOREM_FIRST, BRACKETS, LOREM)
+PHRASE_KINDS = (SCRIPT, POLICY, KEPT, LOREM_FIRST, BRACKETS, LOREM)
 
 
 def with_any(parts: tuple[str, ...], text: str) -> tuple[str, ...]:
@@ -58,24 +61,22 @@ def with_any(parts: tuple[str, ...], text: str) -> tuple[str, ...]:
 
 
 def kept_lines(lines: list[str], text: str) -> tuple[list[str], dict[str, int]]:
-    """Return the lines of `text` that stay, without citations, and how many there were of each of LINE_KINDS."""
-    plain = CITATION.sub("", text) if "[" in text else text
-    lowered = plain.lower()
+    """Return which lines of `text` stay, without citations, and how many there were of each of PHRASE_KINDS.
+
+    `lines` are those that have words enough and none too long, without white space at their ends.
+    """
+    cited = "[" in text
+    lowered = (CITATION.sub("", text) if cited else text).lower()
     # What occurs nowhere in the document need not be looked for in its lines: most documents have none of it.
     lorem_somewhere, script_somewhere = LOREM_IPSUM in lowered, JAVASCRIPT in lowered
     policies = with_any(POLICIES, lowered)
     suspect = lorem_somewhere or script_somewhere or bool(policies)
-    kinds = dict.fromkeys((signal.name for signal in LINE_KINDS), 0)
+    kinds = dict.fromkeys((signal.name for signal in PHRASE_KINDS), 0)
+    if not (suspect or cited or "{" in text):
+        kinds[KEPT.name] = len(lines)
+        return lines, kinds
     kept: list[str] = []
-    for raw in lines:
-        line = raw.strip()
-        words = line.split(None, FEWEST_WORDS - 1)
-        if len(line) > LONGEST_WORD and max(map(len, line.split())) > LONGEST_WORD:
-            kinds[TOO_LONG_WORD.name] += 1
-            continue
-        if len(words) < FEWEST_WORDS:
-            kinds[TOO_FEW_WORDS.name] += 1
-            continue
+    for line in lines:
         if "[" in line:
             line = CITATION.sub("", line)
         low = line.lower() if suspect else ""
@@ -99,15 +100,24 @@ def clean_lines(batch: TextBatch) -> Edited:
     """Drop lines that are no prose and strip citations; count what was met and the sentences that are left."""
     from filters.batch import counted, integers
 
-    cleaned = [kept_lines(lines, text) for lines, text in zip(batch.split_lines, batch.texts, strict=True)]
-    per_line = batch.vocabulary.sentences([line for lines, _ in cleaned for line in lines])
-    signals = {signal.name: counted(integers(kinds[signal.name] for _, kinds in cleaned)) for signal in LINE_KINDS}
-    sentences, at = [], 0
-    for lines, _ in cleaned:
-        sentences.append(int(per_line[at : at + len(lines)].sum()))
-        at += len(lines)
-    signals[SENTENCES.name] = counted(integers(sentences))
-    return Edited(texts=["\n".join(lines).strip() for lines, _ in cleaned], signals=signals)
+    points = batch.points
+    starts, stops, words, longest, lines = kernels_lines.worded_lines(points.values, points.offsets)
+    long = longest > LONGEST_WORD
+    short = (words < FEWEST_WORDS) & ~long
+    prose = np.flatnonzero(~long & ~short)
+    spans = list(zip(starts[prose].tolist(), stops[prose].tolist(), strict=True))
+    first = np.searchsorted(prose, lines).tolist()
+    cleaned = [
+        kept_lines([text[start - base : stop - base] for start, stop in spans[first[at] : first[at + 1]]], text)
+        for at, (text, base) in enumerate(zip(batch.texts, points.offsets.tolist(), strict=False))
+    ]
+    per_line = batch.vocabulary.sentences([line for kept, _ in cleaned for line in kept])
+    signals = {signal.name: counted(integers(kinds[signal.name] for _, kinds in cleaned)) for signal in PHRASE_KINDS}
+    for signal, kind in ((TOO_LONG_WORD, long), (TOO_FEW_WORDS, short)):
+        signals[signal.name] = counted(kernels_lines.summed_by_text(kind.astype(np.int64), lines))
+    ends = np.cumsum([0, *(len(kept) for kept, _ in cleaned)], dtype=np.int64)
+    signals[SENTENCES.name] = counted(kernels_lines.summed_by_text(per_line, ends))
+    return Edited(texts=["\n".join(kept).strip() for kept, _ in cleaned], signals=signals)
 
 
 def measured(batch: TextBatch) -> Signals:
@@ -115,7 +125,9 @@ def measured(batch: TextBatch) -> Signals:
     return clean_lines(batch).signals
 
 
-LINES = Edit(name="c4_lines", apply=clean_lines, notices=(*LINE_KINDS, SENTENCES), paper=FINEWEB)
+LINES = Edit(
+    name="c4_lines", apply=clean_lines, notices=(TOO_LONG_WORD, TOO_FEW_WORDS, *PHRASE_KINDS, SENTENCES), paper=FINEWEB
+)
 
 QUALITY = Family(
     name="c4",
@@ -126,4 +138,5 @@ QUALITY = Family(
         Rule(name="c4.sentences", signal=SENTENCES, low=5, paper=C4, reason="too_few_sentences"),
     ),
     measure=measured,
+    unruled=(TOO_LONG_WORD, TOO_FEW_WORDS, SCRIPT, POLICY, KEPT),
 )

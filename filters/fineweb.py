@@ -146,5 +146,8 @@ QUALITY_2024_04 = Family(
     measure=measured_2024_04,
 )
 QUALITY_PAPER = Family(
-    name="fineweb_paper", rules=strict_rules("fineweb_paper", PAPER, PUNCT, SHORT, 0.1), measure=measured
+    name="fineweb_paper",
+    rules=strict_rules("fineweb_paper", PAPER, PUNCT, SHORT, 0.1),
+    measure=measured,
+    unruled=(LINES, NEWLINES),
 )

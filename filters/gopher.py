@@ -143,6 +143,7 @@ REPETITION_2024_04 = Family(
         "gopher_repetition_2024_04",
     ),
     measure=measured_repetition_2024_04,
+    unruled=(CHARACTERS,),
 )
 
 

@@ -58,6 +58,16 @@ class Measured:
     score: npt.NDArray[np.float32] | None = None
     offsets: npt.NDArray[np.int64] | None = None
 
+    def of(self, documents: npt.NDArray[np.int64]) -> Measured:
+        """The values of these documents alone. For signals per document."""
+        assert self.offsets is None, "a signal per line is stored, not passed on"
+        return replace(
+            self,
+            numerator=None if self.numerator is None else self.numerator[documents],
+            denominator=None if self.denominator is None else self.denominator[documents],
+            score=None if self.score is None else self.score[documents],
+        )
+
     @property
     def value(self) -> Floats:
         """The signal as float64; NaN where it is undefined."""

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, islice, pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from filters import kernels
+from filters import kernels, kernels_chunks
 from filters.token_flags import STOP_WORD_BITS, TERMINATOR, character_flags
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Numbers = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Points = npt.NDArray[np.uint32]
 
 
 def independent(left: str, right: str) -> bool:
@@ -123,6 +125,22 @@ class Column(Generic[Scalar]):
         return self._values[: self._count]
 
 
+class Numbering(dict[str, int]):
+    """Numbers for strings, 0, 1, 2 ... as they are first asked for."""
+
+    def __missing__(self, string: str) -> int:
+        number = self[string] = len(self)
+        return number
+
+    def of(self, strings: Iterable[str]) -> Numbers:
+        """The number of each string; new ones get the next ones."""
+        return np.fromiter(map(self.__getitem__, strings), np.int32)
+
+    def since(self, count: int) -> list[str]:
+        """The strings numbered `count` and above, in order."""
+        return list(islice(reversed(self), len(self) - count))[::-1]
+
+
 LENGTH = Feature(name="length", dtype=np.int32, of=lambda words: [len(word) for word in words])
 HASH = Feature(
     name="hash",
@@ -140,19 +158,18 @@ class WordTable:
         self.words: list[str] = []
         self.characters = 0
         self._ends = sentence_ends
-        self._codes: dict[str, int] = {}
+        self._codes = Numbering()
         self._features: dict[str, Column[Any]] = {}
         self._points: dict[str, int] = {}
         self._spelling, self._flags = Column(np.uint64), Column(np.uint16)
 
-    def coded(self, words: Sequence[Sequence[str]]) -> list[Numbers]:
-        """The codes of each list of words; words never met get the next ones."""
-        known = self._codes
-        new = list(dict.fromkeys(word for some in words for word in some if word not in known))
-        known.update(zip(new, range(len(known), len(known) + len(new)), strict=True))
+    def coded(self, words: Iterable[str]) -> Numbers:
+        """The codes of the words; words never met get the next ones."""
+        codes = self._codes.of(words)
+        new = self._codes.since(len(self.words))
         self.words += new
         self.characters += sum(map(len, new))
-        return [np.fromiter(map(known.__getitem__, some), np.int32, len(some)) for some in words]
+        return codes
 
     def feature(self, feature: Feature[Scalar]) -> npt.NDArray[Scalar]:
         """The feature of every word so far."""
@@ -195,7 +212,6 @@ class Chunks:
     """The white-space chunks of n texts as numbers of one lexicon, good while its `generation` is the same."""
 
     generation: int
-    flat: Sequence[str]
     numbers: Numbers
     offsets: Offsets
 
@@ -218,7 +234,7 @@ class Lexicon:
         """Forget everything."""
         self.generation += 1
         self.chunks: list[str] = [SPACE]
-        self._numbers: dict[str, int] = {SPACE: 0}
+        self._table = np.zeros((1 << 12, 2), np.uint64)
         self._characters = 0
         for vocabulary in self.vocabularies.values():
             vocabulary.begin()
@@ -228,33 +244,55 @@ class Lexicon:
         found = self.vocabularies.get(splitter.name)
         return found or Vocabulary(splitter, lexicon=self)
 
-    def chunked(self, texts: Iterable[list[str]]) -> Chunks:
-        """Number the chunks of each text; forgets what it knew first where that is too much."""
+    def make_room(self) -> None:
+        """Forget everything where that is too much."""
         tables = [vocabulary.table for vocabulary in self.vocabularies.values()]
         characters = self._characters + sum(table.characters for table in tables)
         words = max((len(table.words) for table in tables), default=0)
         if max(len(self.chunks), words, characters // CHARACTERS_PER_CHUNK) > self.max_chunks:
             self.begin()
-        flat: list[str] = []
-        offsets = [0]
-        for chunks in texts:
-            flat += chunks
-            offsets.append(len(flat))
-        numbers = self.numbered(flat)
-        return Chunks(generation=self.generation, flat=flat, numbers=numbers, offsets=np.array(offsets, np.int64))
+
+    def chunked(self, points: Points, offsets: Offsets, *, marked: bool = False) -> Chunks:
+        """Number the chunks of the texts points[offsets[i]:offsets[i + 1]], as `str.split()` cuts them.
+
+        marked: as `spaced` cuts them. Forgets what it knew first where that is too much.
+        """
+        self.make_room()
+        starts, stops, hashes, ends = kernels_chunks.cut(points, offsets, marked)
+        numbers = self._number(points, starts, stops, hashes)
+        return Chunks(generation=self.generation, numbers=numbers, offsets=ends)
 
     def numbered(self, chunks: Sequence[str]) -> Numbers:
         """The number of each chunk; chunks never met get the next ones."""
-        numbers = np.fromiter(map(self._numbers.get, chunks, repeat(-1)), np.int32, len(chunks))
-        unseen = np.flatnonzero(numbers < 0).tolist()
-        if unseen:
-            new = list(dict.fromkeys(chunks[at] for at in unseen))
-            first = len(self.chunks)
-            self._numbers.update(zip(new, range(first, first + len(new)), strict=True))
-            self.chunks += new
-            self._characters += sum(map(len, new))
-            numbers[unseen] = [self._numbers[chunks[at]] for at in unseen]
-        return numbers
+        points, offsets = code_points(chunks)
+        return self._number(points, offsets[:-1], offsets[1:], kernels_chunks.hashed(points, offsets))
+
+    def _number(self, points: Points, starts: Offsets, stops: Offsets, hashes: Hashes) -> Numbers:
+        numbers = np.empty(len(hashes), np.int32)
+        fresh = np.empty(max(1024, len(hashes) // 4), np.int64)
+        at = 0
+        while True:
+            known = len(self.chunks)
+            at, count = kernels_chunks.numbered(hashes, numbers, at, known, self._table, fresh)
+            new = fresh[: count - known]
+            self._learn(points, starts[new], stops[new])
+            if at == len(hashes):
+                return numbers
+            if 2 * count >= len(self._table):
+                self._table = kernels_chunks.spread(self._table, 4 * len(self._table))
+
+    def _learn(self, points: Points, starts: Offsets, stops: Offsets) -> None:
+        """Add the chunks points[starts[k]:stops[k]] to `chunks`."""
+        text = kernels_chunks.together(points, starts, stops).tobytes().decode("utf-32-le", "surrogatepass")
+        ends = np.cumsum(stops - starts).tolist()
+        self.chunks += [text[start:end] for start, end in pairwise([0, *ends])]
+        self._characters += len(text)
+
+
+def code_points(texts: Sequence[str]) -> tuple[Points, Offsets]:
+    """The code points of all texts one after another, lone surrogates among them, and where each text's begin."""
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    return points, np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 class Vocabulary:
@@ -277,11 +315,11 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> TokenCodes:
         """Return the words of each text as codes."""
         if self.splitter.chunk_local:
-            return self.encode_chunks(texts, self.lexicon.chunked(text.split() for text in texts))
-        self.lexicon.chunked([])
-        coded = self.table.coded(self.splitter.words(texts))
-        ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)
-        return TokenCodes(codes=np.concatenate([np.empty(0, np.int32), *coded]), offsets=ends, table=self.table)
+            return self.encode_chunks(texts, self.lexicon.chunked(*code_points(texts)))
+        self.lexicon.make_room()
+        words = self.splitter.words(texts)
+        codes = self.table.coded(chain.from_iterable(words))
+        return TokenCodes(codes=codes, offsets=np.cumsum([0, *map(len, words)], dtype=np.int64), table=self.table)
 
     def encode_chunks(self, texts: Sequence[str], chunks: Chunks) -> TokenCodes:
         """The same, for texts whose chunks are numbered. The splitter is local to chunks."""
@@ -295,7 +333,7 @@ class Vocabulary:
         """Return the number of sentences of each line, as the splitter's `sentences` counts them."""
         if self.splitter.sentence_ends is None or not self.splitter.chunk_local:
             return np.array(self.splitter.sentences(lines), np.int64)
-        chunks = self.lexicon.chunked(map(spaced, lines))
+        chunks = self.lexicon.chunked(*code_points(lines), marked=True)
         numbers, offsets = self._in_context(chunks, lambda line: self._phrased(spaced(lines[line])))
         codes, ends = kernels.gathered(numbers, offsets, self._starts.view, self._chunk_codes.view)
         return kernels.sentence_counts(codes, ends, self.table.described[1])
@@ -328,12 +366,15 @@ class Vocabulary:
         """The texts, in order, in which an unsteady chunk may be joined to a neighbour."""
         if self.splitter.unsteady is None:
             return []
-        joined, flat, offsets = self.splitter.joined, chunks.flat, chunks.offsets
+        joined, offsets = self.splitter.joined, chunks.offsets
         found: dict[int, None] = {}
+
+        def near(at: int) -> bool:
+            return joined(*(self.lexicon.chunks[number] for number in chunks.numbers[at : at + 2].tolist()))
+
         for at in np.flatnonzero(self._unsteady.view[chunks.numbers]).tolist():
             text = int(np.searchsorted(offsets, at, side="right")) - 1
-            before = at > offsets[text] and joined(flat[at - 1], flat[at])
-            if before or (at + 1 < offsets[text + 1] and joined(flat[at], flat[at + 1])):
+            if (at > offsets[text] and near(at - 1)) or (at + 1 < offsets[text + 1] and near(at)):
                 found[text] = None
         return list(found)
 
@@ -357,9 +398,8 @@ class Vocabulary:
         return [*phrases, *chunks[done:]]
 
     def _remember(self, chunks: Sequence[str], words: Sequence[Sequence[str]]) -> None:
-        coded = self.table.coded(words)
-        self._chunk_codes.extend(np.concatenate(coded))
-        self._starts.extend(self._starts.view[-1] + np.cumsum([len(codes) for codes in coded]))
+        self._chunk_codes.extend(self.table.coded(chain.from_iterable(words)))
+        self._starts.extend(self._starts.view[-1] + np.cumsum(list(map(len, words)), dtype=np.int64))
         unsteady = self.splitter.unsteady
         self._unsteady.extend(
             np.zeros(len(chunks), np.bool_)

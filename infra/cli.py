@@ -16,11 +16,13 @@ from rich.text import Text
 
 from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError
 from filters.rule import Rule
-from infra import cli_jobs
+from infra import cli_jobs, cli_signals, cli_thresholds
 from infra.ending import ending_on_sigterm
 from infra.options import (
     Address,
     AllowQuarantined,
+    AllSignals,
+    Annotate,
     Anonymous,
     DroppedSamples,
     Dump,
@@ -91,6 +93,8 @@ def run(
     dump: Dump = None,
     task_size: TaskSize = "256MiB",
     dropped: DroppedSamples = "100",
+    annotate: Annotate = False,
+    all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
     anonymous: Anonymous = False,
     address: Address = None,
@@ -117,6 +121,8 @@ def run(
         dump=dump,
         task_bytes=byte_count(task_size),
         dropped_samples=dropped_count(dropped),
+        annotate=annotate,
+        all_signals=all_signals,
         allow_quarantined=allow_quarantined,
         anonymous=anonymous,
         address=address,
@@ -166,7 +172,19 @@ def show_funnel(made: Any) -> None:
         print(f"gate      {gate_line(accounts.gate)}")
 
 
-for command in (cli_jobs.submit, cli_jobs.jobs, cli_jobs.logs, cli_jobs.cancel, cli_jobs.resume):
+COMMANDS = (
+    cli_jobs.submit,
+    cli_jobs.jobs,
+    cli_jobs.logs,
+    cli_jobs.cancel,
+    cli_jobs.resume,
+    cli_signals.inspect,
+    cli_signals.explain,
+    cli_signals.whatif,
+    cli_signals.diff,
+    cli_thresholds.thresholds,
+)
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -200,19 +218,6 @@ def plan(
         data(said)
     else:
         table([("", "left"), ("", "right")], [(name.replace("_", " "), value) for name, value in said.items()])
-
-
-@app.command()
-def inspect(out: Out, as_json: Json = False) -> None:
-    """The funnel of a finished run: what left, for what reason."""
-    from infra.run import read_run
-    from infra.store import open_store
-
-    made = read_run(open_store(out))
-    if as_json:
-        data(made.accounts.funnel())
-    else:
-        show_funnel(made)
 
 
 @app.command()
@@ -250,47 +255,6 @@ def verify(out: Out, as_json: Json = False) -> None:
     else:
         print(f"ok: {files} files, {made.accounts.records:,} records and every byte accounted for")
         print(f"dataset sha256 {made.dataset_sha256}")
-
-
-@app.command()
-def explain(
-    out: Out,
-    document: Annotated[str, typer.Argument(help="An id or a URL.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Why did this document go where it went? Its record, and every rule with its value, bounds and verdict."""
-    from infra.look import explain as explained
-    from infra.run import read_run
-    from infra.store import open_store
-
-    found = explained(read_run(open_store(out)), document)
-    if as_json:
-        data([explanation_json(one) for one in found])
-        return
-    for one in found:
-        print_documents([{name: value for name, value in one.row.items() if name != "text"}])
-        if one.note:
-            print(f"note: {visible(one.note)}")
-        table(
-            [("rule", "left"), ("value", "right"), ("bounds", "left"), ("", "left"), ("source", "left")],
-            [
-                (rule.name, f"{value:.6g}", rule.bounds, "passes" if passes else "FAILS", rule.paper.where)
-                for rule, value, passes in one.verdicts
-            ],
-        )
-
-
-def explanation_json(one: Any) -> dict[str, Any]:
-    """An explanation as plain data."""
-    return {
-        **one.row,
-        "note": one.note,
-        "text": one.text,
-        "rules": [
-            {**rule_json(rule), "value": None if value != value else value, "passes": passes}
-            for rule, value, passes in one.verdicts
-        ],
-    }
 
 
 def rule_json(rule: Rule) -> dict[str, Any]:
@@ -395,11 +359,13 @@ def recipes(
 @app.command()
 def rules(family: Annotated[str | None, typer.Option(help="Only this family.")] = None, as_json: Json = False) -> None:
     """List every rule with its bounds and where they come from."""
-    from filters import catalogue, language, url
-    from pipelines.recipe import known
+    from filters import language, url
+    from pipelines.entry_points import installed_families
+    from pipelines.recipe import families, known
 
-    families = {one.name: one.rules for one in catalogue.FAMILIES}
-    everything = {"url": url.RULES, "language": (language.GATED, language.EXTRACTED, language.IN_LANGUAGE), **families}
+    added = {one.value.name: one.origin for one in installed_families()}
+    named = {one.name: one.rules for one in families()}
+    everything = {"url": url.RULES, "language": (language.GATED, language.EXTRACTED, language.IN_LANGUAGE), **named}
     if family is not None:
         try:
             known(family, tuple(everything), "family of rules")
@@ -407,10 +373,15 @@ def rules(family: Annotated[str | None, typer.Option(help="Only this family.")] 
             raise typer.BadParameter(str(error)) from None
         everything = {family: everything[family]}
     if as_json:
-        data({name: [rule_json(rule) for rule in found] for name, found in everything.items()})
+        data(
+            {
+                name: [{**rule_json(rule), "from": added.get(name)} for rule in found]
+                for name, found in everything.items()
+            }
+        )
         return
     for name, found in everything.items():
-        print(f"\n{name}")
+        print(f"\n{name}" + (f", from {added[name]}" if name in added else ""))
         print_rules(found)
 
 

@@ -23,13 +23,14 @@ from infra.store import open_store
 from infra.stored import Store
 from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
 from pipelines.accounts import Accounts
-from pipelines.decide import Decider
+from pipelines.decide import Decider, check_here
 from pipelines.langid import labels
 from pipelines.process import TaskOptions
 from pipelines.read import read_slice
 from pipelines.recipe import Language, Recipe, known, load_recipe
 from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER, read_table
+from pipelines.signals import signal_columns
 from pipelines.sources import cut
 from pipelines.yaml_data import nearest
 
@@ -55,8 +56,9 @@ def make_runner(
     return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, **given)
 
 
-def check_languages(recipe: Recipe) -> None:
-    """Raise RecipeError where the recipe keeps a language that its model does not know."""
+def check_recipe(recipe: Recipe) -> None:
+    """Raise unless what the recipe names is here: its models and filters, and the languages that its model knows."""
+    check_here(recipe)
     language = recipe.step(Language)
     if isinstance(language, Language):
         names = labels(language.model)
@@ -79,6 +81,8 @@ def run_recipe(
     dump: str | None = None,
     task_bytes: int = TASK_BYTES,
     dropped_samples: int | None = 100,
+    annotate: bool = False,
+    all_signals: bool = False,
     allow_quarantined: bool = False,
     quiet: bool = False,
     relative_to: Path | None = None,
@@ -89,8 +93,13 @@ def run_recipe(
     store = open_store(out)
     if store.url.startswith("memory://") and runner != "inprocess":
         raise InputError(f"{store.url}: memory is not shared by workers. Use --runner inprocess.")
-    options = TaskOptions(recipe=recipe, dump=dump, dropped_samples=dropped_samples)
-    check_languages(recipe)
+    if all_signals and not annotate:
+        raise InputError("--all-signals asks what to store beside every document: it needs --annotate.")
+    options = TaskOptions(
+        recipe=recipe, dump=dump, dropped_samples=dropped_samples, annotate=annotate, all_signals=all_signals
+    )
+    signal_columns(recipe, all_signals=all_signals)  # raises where two would have one name
+    check_recipe(recipe)
     with (
         Progress(sys.stderr, quiet=quiet) as progress,
         store.locked(take_over=take_over),
@@ -171,6 +180,7 @@ def estimate(
     """Plan, try the recipe on about `pages` pages spread over the input, and scale up. Writes nothing."""
     options = TaskOptions(recipe=recipe)
     # Walking large files to cut them is work of the run: here every file is one slice, and tasks are counted by bytes.
+    check_recipe(recipe)
     store = open_store(out)
     planned = make_plan(inputs, store, options, task_bytes=1 << 62, limit=limit, anonymous=anonymous)
     slices = [one for task in planned.tasks for one in task.slices]
@@ -290,7 +300,7 @@ def retry_quarantined(
         tasks = [task for one in made.outcomes if (task := retry_task(store, one, options)) is not None]
         progress.stage(RETRY, len(tasks), 0)
         for manifest in started.run(tasks, progress.report):
-            progress.report(manifest.task, manifest.accounts)
+            progress.report(manifest.task, manifest.accounts, True)
         return pack_and_publish(
             store,
             with_retries(store, made.rollup),

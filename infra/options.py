@@ -57,6 +57,12 @@ TaskDeadline = Annotated[
 ]
 Dump = Annotated[str | None, typer.Option("--dump", help="The `dump` column (default: CC-MAIN-... in the path).")]
 DroppedSamples = Annotated[str, typer.Option(help="Dropped documents to keep for each rule: a number, or `all`.")]
+Annotate = Annotated[
+    bool, typer.Option("--annotate", help="Keep every document, with its text and every signal of the recipe.")
+]
+AllSignals = Annotated[
+    bool, typer.Option("--all-signals", help="With --annotate: the signals of every family, not the recipe's alone.")
+]
 AllowQuarantined = Annotated[bool, typer.Option("--allow-quarantined", help="Go on above the quarantine budget.")]
 
 

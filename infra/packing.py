@@ -6,15 +6,18 @@ Outcomes are gone through as often as needed and never held: a plan over 10^6 ta
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+
+import pyarrow as pa
 
 from infra.commit import FileEntry
 from infra.rollup import TaskOutcome
 from infra.stored import Store
-from infra.work import SCHEMAS, PackTask, file_of
+from infra.work import PackTask, file_of
 from pipelines.accounts import Accounts, total
 from pipelines.pack import Part, Run, part_runs
+from pipelines.schema import DROPPED
 
 # What a dropped or quarantined document counts for where parts are cut: about one page of text.
 OTHER_ROW_BYTES = 4096
@@ -24,17 +27,24 @@ FAN_IN = 1000
 
 def packed_files(outcome: TaskOutcome, kind: str) -> tuple[FileEntry, ...]:
     """The files of a task whose rows are packed as this kind."""
-    if kind == "dataset":
-        return outcome.kept
-    if kind == "dropped":
-        return outcome.dropped
-    return (outcome.quarantined,) if kind == "quarantined" else (outcome.losses,)
+    files: dict[str, tuple[FileEntry, ...]] = {
+        "dataset": outcome.kept,
+        "dropped": outcome.dropped,
+        "quarantined": (outcome.quarantined,),
+        "losses": (outcome.losses,),
+        "text": outcome.text,
+        "signals": outcome.signals,
+    }
+    return files[kind]
 
 
 def weight(outcome: TaskOutcome, kind: str) -> tuple[int, int]:
     """Rows of one kind that a task made, and for how many characters they count where parts are cut."""
     rows = sum(entry.rows for entry in packed_files(outcome, kind))
-    return rows, outcome.accounts.characters if kind == "dataset" else rows * OTHER_ROW_BYTES
+    if kind == "dataset":
+        return rows, outcome.accounts.characters
+    # Both are cut alike: part k of one has the rows of part k of the other.
+    return rows, outcome.accounts.raw_characters if kind in ("text", "signals") else rows * OTHER_ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +55,9 @@ class Totals:
     weights: Mapping[str, tuple[int, int]]
 
 
-def totals(outcomes: Iterable[TaskOutcome]) -> Totals:
+def totals(outcomes: Iterable[TaskOutcome], kinds: Iterable[str]) -> Totals:
     """Go through the outcomes once."""
-    weights = {kind: (0, 0) for kind in SCHEMAS}
+    weights = {kind: (0, 0) for kind in kinds}
 
     def each() -> Iterator[Accounts]:
         for one in outcomes:
@@ -73,20 +83,33 @@ def runs_of(store: Store, kind: str, outcomes: Iterable[TaskOutcome]) -> Iterato
             )
 
 
-def part_tasks(store: Store, kind: str, cut: Iterable[Part], runs: Iterable[Run]) -> Iterator[PackTask]:
+def part_tasks(
+    store: Store, kind: str, schema: pa.Schema, cut: Iterable[Part], runs: Iterable[Run]
+) -> Iterator[PackTask]:
     """The tasks that write these parts, in order."""
     for part, needed, skip in part_runs(cut, runs):
-        rows = part.last - part.first
-        yield PackTask(store=store, kind=kind, index=part.index, runs=needed, skip=skip, rows=rows, limit=None)
+        yield PackTask(
+            store=store,
+            kind=kind,
+            schema=schema,
+            index=part.index,
+            runs=needed,
+            skip=skip,
+            rows=part.last - part.first,
+            limit=None,
+        )
 
 
-def sample_tasks(store: Store, kind: str, runs: Iterable[Run], limit: int) -> Iterator[PackTask]:
-    """Tasks that each draw the `limit` rows of smallest key for each rule from `FAN_IN` runs; one if there are none."""
+def sample_tasks(store: Store, runs: Iterable[Run], limit: int) -> Iterator[PackTask]:
+    """Tasks that each draw the `limit` dropped rows of smallest key for each rule from `FAN_IN` runs; one if there are
+    none.
+    """
+    task = PackTask(store=store, kind="dropped", schema=DROPPED, index=0, runs=(), skip=0, rows=-1, limit=limit)
     index = -1
     for index, some in enumerate(groups(runs, FAN_IN)):
-        yield PackTask(store=store, kind=kind, index=index, runs=some, skip=0, rows=-1, limit=limit)
+        yield replace(task, index=index, runs=some)
     if index < 0:
-        yield PackTask(store=store, kind=kind, index=0, runs=(), skip=0, rows=-1, limit=limit)
+        yield task
 
 
 def groups(runs: Iterable[Run], size: int) -> Iterator[tuple[Run, ...]]:

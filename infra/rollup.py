@@ -17,7 +17,7 @@ import zstandard
 from filters.errors import VerifyFailed
 from infra.commit import FileEntry, Manifest, committed, read_manifest, read_manifests
 from infra.failpoints import failpoint
-from infra.stored import ATTEMPTS, Store, read_decoded
+from infra.stored import ATTEMPTS, Store, read_decoded, usable
 from infra.work import PROCESS, RETRY, identity
 from pipelines.accounts import Accounts, total
 
@@ -27,16 +27,27 @@ SEGMENT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOutcome:
-    """A process task with its retries, by level: the files in force, and the account of all."""
+    """A process task with its retries, by level: the files in force, and the account of all.
+
+    `text` and `signals` are empty where the run annotates nothing.
+    """
 
     task: str
     retries: tuple[str, ...]
     kept: tuple[FileEntry, ...]
     dropped: tuple[FileEntry, ...]
+    text: tuple[FileEntry, ...]
+    signals: tuple[FileEntry, ...]
     documents: FileEntry
     quarantined: FileEntry
     losses: FileEntry
     accounts: Accounts
+
+
+def task_files(outcome: TaskOutcome) -> tuple[FileEntry, ...]:
+    """Every file in force of a task."""
+    added = (*outcome.kept, *outcome.dropped, *outcome.text, *outcome.signals)
+    return (*added, outcome.documents, outcome.quarantined, outcome.losses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +104,8 @@ class Segments:
         if self._missing[index] == 0:
             del self._open[index]
             self._full.add(index)
-            failpoint("run.rollup")
+            with usable(f"{self._store.url}/{self._names[index]}"):
+                failpoint("run.rollup")
             lines = b"".join(held[task] for task in self._segments[index])
             self._store.create(self._names[index], zstandard.compress(lines, level=3))
 
@@ -141,6 +153,8 @@ def decoded(line: bytes) -> TaskOutcome:
         retries=(),
         kept=(files["kept"],),
         dropped=(files["dropped"],),
+        text=(files["text"],) if "text" in files else (),
+        signals=(files["signals"],) if "signals" in files else (),
         documents=files["documents"],
         quarantined=files["quarantined"],
         losses=files["losses"],
@@ -164,13 +178,19 @@ def outcomes(store: Store, rollup: Rollup) -> Iterator[TaskOutcome]:
 
 
 def retried(store: Store, base: TaskOutcome, levels: Sequence[str]) -> TaskOutcome:
-    """The outcome with its retries: each adds kept and dropped rows and replaces the two other files."""
+    """The outcome with its retries: each adds rows, and replaces the files of documents and of quarantined ones."""
     manifests = [read_manifest(store, f"{RETRY}/{base.task}", level) for level in levels]
+
+    def added(name: str) -> Iterator[FileEntry]:
+        return (manifest.files[name] for manifest in manifests if name in manifest.files)
+
     return TaskOutcome(
         task=base.task,
         retries=tuple(levels),
-        kept=(*base.kept, *(manifest.files["kept"] for manifest in manifests)),
-        dropped=(*base.dropped, *(manifest.files["dropped"] for manifest in manifests)),
+        kept=(*base.kept, *added("kept")),
+        dropped=(*base.dropped, *added("dropped")),
+        text=(*base.text, *added("text")),
+        signals=(*base.signals, *added("signals")),
         documents=manifests[-1].files["documents"],
         quarantined=manifests[-1].files["quarantined"],
         losses=base.losses,

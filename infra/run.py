@@ -19,18 +19,20 @@ from infra.packing import Totals, part_tasks, runs_of, sample_tasks, sampled_run
 from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json
 from infra.runner import Runner
-from infra.stored import Store, read_decoded
-from infra.work import PACK, PROCESS, SCHEMAS, PackTask, Report, Task
+from infra.stored import Store, read_decoded, usable
+from infra.work import PACK, PROCESS, PackTask, Report, Task, published_schemas
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256, parts
 from pipelines.process import TaskOptions
 from pipelines.recipe import Recipe
 
 RUN_FILE = "run.json"
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Of `run.json` and of what lies below `_work/`."""
 # A run fails loudly above max(20 documents, 0.1 %) quarantined: docs/design.md, Poison.
 QUARANTINE_DOCUMENTS, QUARANTINE_FRACTION = 20, 0.001
+
+TASK_OPTIONS = ("dump", "dropped_samples", "annotate", "all_signals")
 
 OnStage = Callable[[str, int, int], None]
 """Told a stage's name, its tasks, and how many of them were done before."""
@@ -101,7 +103,7 @@ def pack_and_publish(
     allow_quarantined: bool,
 ) -> Finished:
     """Pack what the tasks of the roll-up made and publish it. Raises QuarantineBudgetExceeded and OutputError."""
-    whole = totals(outcomes(store, rollup))
+    whole = totals(outcomes(store, rollup), published_schemas(options))
     accounts = whole.accounts.checked("the run")
     if (excess := over_budget(accounts)) and not allow_quarantined:
         raise QuarantineBudgetExceeded(
@@ -123,7 +125,8 @@ def pack_and_publish(
             done_before=rollup.tasks,
         )
     )
-    failpoint("run.ended")
+    with usable(store.url):
+        failpoint("run.ended")
     return made
 
 
@@ -135,7 +138,7 @@ def process_stage(store: Store, plan: Plan, runner: Runner, *, report: Report, o
     todo = [task for task, known in zip(plan.tasks, ids, strict=True) if known not in before]
     on_stage(PROCESS, len(ids), len(ids) - len(todo))
     for manifest in runner.run(todo, report):
-        report(manifest.task, manifest.accounts)
+        report(manifest.task, manifest.accounts, True)
         segments.add(manifest)
     return segments.rollup(), len(todo)
 
@@ -157,7 +160,7 @@ def finish_stage(
     on_stage(stage, count, 0)
     made = {}
     for manifest in runner.run(todo(), report):
-        report(manifest.task, manifest.accounts)
+        report(manifest.task, manifest.accounts, True)
         made[manifest.task] = manifest
     return made | {manifest.task: manifest for manifest in read_manifests(store, stage, found)}
 
@@ -192,10 +195,12 @@ def pack(
         for kind, weight in whole.weights.items()
         if kind != "dropped" or samples is None
     }
+    schemas = published_schemas(options)
     tasks = chain.from_iterable(
-        part_tasks(store, kind, found, runs_of(store, kind, outcomes(store, rollup))) for kind, found in cut.items()
+        part_tasks(store, kind, schemas[kind], found, runs_of(store, kind, outcomes(store, rollup)))
+        for kind, found in cut.items()
     )
-    files: dict[str, list[FileEntry]] = {kind: [] for kind in SCHEMAS}
+    files: dict[str, list[FileEntry]] = {kind: [] for kind in schemas}
     for kind, entry in packed(tasks, sum(map(len, cut.values()))):
         files[kind].append(entry)
     if samples is not None:
@@ -207,9 +212,9 @@ def sampled(
     store: Store, rollup: Rollup, limit: int, packed: Callable[[Iterable[PackTask], int], list[tuple[str, FileEntry]]]
 ) -> list[FileEntry]:
     """One file of the dropped rows of smallest key for each rule: drawn from groups of files, then from the samples."""
-    tasks = list(sample_tasks(store, "dropped", runs_of(store, "dropped", outcomes(store, rollup)), limit))
+    tasks = list(sample_tasks(store, runs_of(store, "dropped", outcomes(store, rollup)), limit))
     while len(entries := [entry for _, entry in packed(tasks, len(tasks))]) > 1:
-        tasks = list(sample_tasks(store, "dropped", (sampled_run(store, entry) for entry in entries), limit))
+        tasks = list(sample_tasks(store, (sampled_run(store, entry) for entry in entries), limit))
     return entries
 
 
@@ -228,10 +233,12 @@ def publish(made: Finished) -> Finished:
     if is_published(made, said):
         return made
     made.store.remove([RUN_FILE])
-    failpoint("publish.begun")
+    with usable(made.store.url):
+        failpoint("publish.begun")
     for kind in files:
         made.store.show(kind, pairs[kind])
-    failpoint("publish.shown")
+    with usable(made.store.url):
+        failpoint("publish.shown")
     made.store.replace(RUN_FILE, said)
     return made
 
@@ -255,6 +262,8 @@ def run_json(made: Finished) -> dict[str, Any]:
         "recipe_sha256": made.recipe.sha256,
         "dump": made.options.dump,
         "dropped_samples": made.options.dropped_samples,
+        "annotate": made.options.annotate,
+        "all_signals": made.options.all_signals,
         "accounts": made.accounts.as_json(),
         "files": {kind: [asdict(entry) for entry in entries] for kind, entries in made.files.items()},
         "dataset_sha256": made.dataset_sha256,
@@ -266,7 +275,7 @@ def read_run(store: Store) -> Finished:
     """Return what a folder says that it holds. Raises OutputError where no run has finished there."""
     try:
         said = read_decoded(store, RUN_FILE, json.loads)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except FileNotFoundError:
         raise OutputError(
             f"{store.url}: no finished run ({RUN_FILE} is not there). Run the same `gristmill run` again to end it."
         ) from None
@@ -277,7 +286,7 @@ def read_run(store: Store) -> Finished:
     return Finished(
         store=store,
         recipe=recipe,
-        options=TaskOptions(recipe=recipe, dump=said["dump"], dropped_samples=said["dropped_samples"]),
+        options=TaskOptions(recipe=recipe, **{name: said[name] for name in TASK_OPTIONS}),
         accounts=Accounts(**said["accounts"]),
         files={kind: tuple(FileEntry(**entry) for entry in entries) for kind, entries in said["files"].items()},
         dataset_sha256=said["dataset_sha256"],

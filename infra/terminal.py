@@ -40,11 +40,16 @@ def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in columns:
         shown.add_column(
-            title, justify="right" if justify == "right" else "left", overflow="fold", no_wrap=shown.columns == []
+            title,
+            justify="right" if justify == "right" else "left",
+            overflow="fold",
+            no_wrap=justify == "right",  # what is too long for a terminal folds a name, never a number
         )
     for row in rows:
         shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    Console(highlight=False).print(shown)
+    console = Console(highlight=False)
+    # What reads a pipe wants a row on a line.
+    (console if console.is_terminal else Console(highlight=False, width=1_000)).print(shown)
 
 
 def print_documents(rows: list[dict[str, Any]]) -> None:

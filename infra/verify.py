@@ -14,10 +14,10 @@ from filters.errors import OutputError, VerifyFailed
 from infra.commit import FileEntry, check_file, read_ahead
 from infra.look import columns_of, outcome_counts, parquet_rows
 from infra.packing import totals
-from infra.rollup import TaskOutcome
+from infra.rollup import TaskOutcome, task_files
 from infra.run import RUN_FILE, Finished, read_run
-from infra.stored import LOCK, MANIFESTS, Store
-from infra.work import SCHEMAS
+from infra.stored import ATTEMPTS, MANIFESTS, Store
+from infra.work import KINDS
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256
 
@@ -27,7 +27,8 @@ def verify(made: Finished) -> int:
 
     Every file has the sha256 and rows of its manifest; the equations hold for every task and in all; the ledger of
     documents, counted row by row, says the same as the accounts, and so do the listed losses; the parts hold the
-    kept rows; the dataset's hash is that of its files. Raises VerifyFailed naming the first that is not so.
+    kept rows, texts and signals those of the same documents; the dataset's hash is that of its files. Raises
+    VerifyFailed naming the first that is not so.
     """
     files = 0
     ledger: Counter[tuple[str, str | None]] = Counter()
@@ -35,14 +36,14 @@ def verify(made: Finished) -> int:
     def checked() -> Iterator[TaskOutcome]:
         nonlocal files
         for outcome in made.outcomes:
-            for entry in (*outcome.kept, *outcome.dropped, outcome.documents, outcome.quarantined, outcome.losses):
+            for entry in task_files(outcome):
                 check_stored(made.store, entry)
                 files += 1
             outcome.accounts.checked(f"task {outcome.task}")
             ledger.update(outcome_counts(made.store, outcome))
             yield outcome
 
-    whole = totals(checked()).accounts.checked("the run")
+    whole = totals(checked(), made.files).accounts.checked("the run")
     if whole.as_json() != made.accounts.as_json():
         raise VerifyFailed(
             f"{made.store.url}: the account in run.json is not the sum of its tasks'. Run the same command again."
@@ -53,6 +54,7 @@ def verify(made: Finished) -> int:
             check_stored(made.store, entry)
             files += 1
     check_losses(made, whole)
+    check_annotated(made, whole)
     where = made.store.url
     if (rows := sum(entry.rows for entry in made.files["dataset"])) != whole.kept:
         raise VerifyFailed(f"{where}: the dataset has {rows:,} rows, the account {whole.kept:,} kept documents.")
@@ -81,6 +83,20 @@ def check_ledger(made: Finished, accounts: Accounts, counted: Counter[tuple[str,
         raise VerifyFailed(f"{made.store.url}: the ledger of documents and the account differ in {', '.join(wrong)}.")
 
 
+def check_annotated(made: Finished, accounts: Accounts) -> None:
+    """Raise VerifyFailed where `text/` and `signals/` are not rows of the same documents, all but the quarantined."""
+    if not made.options.annotate:
+        return
+    where, pairs = made.store.url, list(zip(made.files["text"], made.files["signals"], strict=True))
+    rows = sum(signals.rows for _, signals in pairs)
+    if rows != (wanted := accounts.documents - sum(accounts.quarantined.values())):
+        raise VerifyFailed(f"{where}: signals/ has {rows:,} rows, the account {wanted:,} documents with a decision.")
+    for text, signals in pairs:
+        keys = [columns_of(made.store, entry, ["key"])["key"] for entry in (text, signals)]
+        if not keys[0].equals(keys[1]):
+            raise VerifyFailed(f"{where}: {text.path} and {signals.path} do not hold the same documents in one order.")
+
+
 def check_losses(made: Finished, accounts: Accounts) -> None:
     """Raise VerifyFailed where the listed losses, added up, are not those of the account."""
     listed = pl.concat(columns_of(made.store, entry, ["kind", "reason", "length"]) for entry in made.files["losses"])
@@ -103,17 +119,18 @@ class Collected:
 
 def collect(store: Store, *, older_than: float, take_over: bool = False) -> Collected:
     """Remove what failures left: files written longer than `older_than` seconds ago, by the store's clock, that
-    nothing names. A worker that still writes for a driver that is gone is younger than that.
+    nothing names, and empty folders of attempts. A worker that still writes for a driver that is gone is younger than
+    that.
 
     Manifests, segments, conflicts and jobs stay, with the files that manifests and run.json name. Holds the names of
     all files. Raises OutputError where the store is no output of ours, or a command works in it.
     """
-    if next(iter(store.listed("_work")), None) is None:
+    if "_work" not in store.top():
         raise OutputError(f"{store.url}: no output of a run. Check the path.")
     with store.locked(take_over=take_over):
         now = store.now()
         files = list(store.listed(""))
-        kept = {one.name for one in files if RECORDS.fullmatch(one.name)}
+        kept = {one.name for one in files if RECORDS.fullmatch(one.name)} | store.lock_names()
         for manifest in read_ahead(store, sorted(one for one in kept if one.startswith(MANIFESTS))):
             kept |= {entry.path for entry in manifest.files.values()}
         if RUN_FILE in kept:
@@ -121,13 +138,14 @@ def collect(store: Store, *, older_than: float, take_over: bool = False) -> Coll
         old = [
             one for one in files if one.name not in kept and OURS.match(one.name) and now - one.written >= older_than
         ]
-        store.remove([one.name for one in old])
+        store.prune(ATTEMPTS, now - older_than)  # first: to remove a file touches its folder
+        store.remove(one.name for one in old)
     return Collected(files=len(old), bytes=sum(one.bytes for one in old))
 
 
 # What is no data file and stays: one name a record, written once.
 RECORDS = re.compile(
-    rf"{re.escape(RUN_FILE)}|{LOCK}(-\w+)?|{MANIFESTS}/([^/.]+/)+[^/.]+\.json"
+    rf"{re.escape(RUN_FILE)}|{MANIFESTS}/([^/.]+/)+[^/.]+\.json"
     r"|_work/rollups/\w+\.jsonl\.zst|_work/conflicts/[\w-]+\.json|_work/jobs/[\w-]+\.json"
 )
-OURS = re.compile(rf"_work/|\.{re.escape(RUN_FILE)}\.|({'|'.join(SCHEMAS)})/\.?part-")
+OURS = re.compile(rf"_work/|\.{re.escape(RUN_FILE)}\.|({'|'.join(KINDS)})/\.?part-")

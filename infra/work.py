@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,27 +23,41 @@ from pipelines.decide import Decider
 from pipelines.pack import Run, smallest, write_part, write_rows
 from pipelines.process import TaskOptions, process, reprocess
 from pipelines.read import record_starts
-from pipelines.recipe import FORMAT, Recipe
+from pipelines.recipe import FORMAT
 from pipelines.record import Position, Slice, Source
-from pipelines.schema import DATASET, DROPPED, LOSSES, QUARANTINED
+from pipelines.schema import DATASET
+from pipelines.signals import signal_columns
 from pipelines.sources import current_version
 from pipelines.storage import StoredFile
 
-Report = Callable[[str, Accounts], None]
-"""Called with a task's id and its account so far; for display only."""
+
+class Report(Protocol):
+    """Told a task's id and its account so far, and whether that was all; for display only."""
+
+    def __call__(self, task: str, accounts: Accounts, ended: bool = False, /) -> None:
+        """Show it."""
+
 
 CUT, PROCESS, RETRY, PACK = "cut", "process", "retry", "pack"
-SCHEMAS: dict[str, pa.Schema] = {
-    "dataset": DATASET,
-    "dropped": DROPPED,
-    "quarantined": QUARANTINED,
-    "losses": LOSSES,
-}
+KINDS = ("dataset", "dropped", "quarantined", "losses", "text", "signals")
+"""The folders that a run publishes; the last two where it annotates."""
+
+
+def published_schemas(options: TaskOptions) -> dict[str, pa.Schema]:
+    """The schema of each kind of file that a run with these options publishes."""
+    schemas = options.schemas | {"dataset": DATASET}
+    return {kind: schemas[kind] for kind in KINDS if kind in schemas}
 
 
 def identity(*parts: Any) -> str:
     """Task id: hash of what bears on the output. Never a path of this machine, a worker or a time."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def signals_identity(options: TaskOptions) -> list[list[str]]:
+    """What the numbers of all signals depend on beside the recipe: another release may measure more of them."""
+    columns = signal_columns(options.recipe, all_signals=True)
+    return [[column.name, str(column.signal.revision), column.words] for column in columns]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +73,8 @@ class ProcessTask:
         """Hash of the stage, its parameters, and the identity of the bytes it reads."""
         inputs = [[one.source.path, one.source.size, one.source.version, one.start, one.end] for one in self.slices]
         options = self.options
-        return identity(PROCESS, options.recipe.sha256, options.dump, options.dropped_samples, inputs)
+        annotated = [options.annotate, options.all_signals and signals_identity(options)]
+        return identity(PROCESS, options.recipe.sha256, options.dump, options.dropped_samples, annotated, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +105,7 @@ class PackTask:
 
     store: Store
     kind: str
+    schema: pa.Schema
     index: int
     runs: tuple[Run, ...]
     skip: int
@@ -123,12 +139,18 @@ Task = CutTask | ProcessTask | RetryTask | PackTask
 _held: dict[str, Decider] = {}
 
 
-def held_decider(recipe: Recipe) -> Decider:
-    """The decider of a recipe, kept in this process from task to task: its vocabulary is warm, its parser up."""
-    if recipe.sha256 not in _held:
+def decider_of(options: TaskOptions) -> Decider:
+    """A new decider that measures what these options ask for."""
+    return Decider(options.recipe, annotate=options.annotate, all_signals=options.all_signals)
+
+
+def held_decider(options: TaskOptions) -> Decider:
+    """The decider of these options, kept in this process from task to task: its vocabulary is warm, its parser up."""
+    name = identity(options.recipe.sha256, options.annotate, options.all_signals)
+    if name not in _held:
         release_decider()
-        _held[recipe.sha256] = Decider(recipe)
-    return _held[recipe.sha256]
+        _held[name] = decider_of(options)
+    return _held[name]
 
 
 def release_decider() -> None:
@@ -158,6 +180,7 @@ def perform_cut(task: CutTask, report: Report) -> Manifest:
     """Walk the file; the manifest holds where records begin, about `task_bytes` apart."""
     starts = record_starts(task.source, task.task_bytes)
     report(task.id, Accounts())
+    check_unchanged((Slice(source=task.source, start=0, end=task.source.size),))
     return Manifest(stage=CUT, task=task.id, says={"starts": starts}, files={})
 
 
@@ -174,7 +197,7 @@ def check_unchanged(slices: tuple[Slice, ...]) -> None:
 def perform_process(task: ProcessTask, report: Report) -> Manifest:
     """Decide and write the documents of the task's slices."""
     check_unchanged(task.slices)
-    decider = held_decider(task.options.recipe)
+    decider = held_decider(task.options)
     with task.store.attempt(task.id) as attempt:
         accounts = process(
             task.slices, task.options, attempt.folder, decider=decider, report=lambda now: report(task.id, now)
@@ -193,7 +216,7 @@ def perform_process(task: ProcessTask, report: Report) -> Manifest:
 def perform_retry(task: RetryTask, report: Report) -> Manifest:
     """Decide the quarantined documents again; the account is the difference that this makes."""
     check_unchanged(task.slices)
-    with task.store.attempt(f"{task.of}-{task.id}") as attempt, Decider(task.options.recipe) as decider:
+    with task.store.attempt(f"{task.of}-{task.id}") as attempt, decider_of(task.options) as decider:
         accounts = reprocess(
             task.slices,
             task.positions,
@@ -204,6 +227,7 @@ def perform_retry(task: RetryTask, report: Report) -> Manifest:
             quarantined=file_of(task.store, task.quarantined),
         )
         report(task.id, accounts)
+        check_unchanged(task.slices)
         return Manifest(
             stage=f"{RETRY}/{task.of}",
             task=task.id,
@@ -216,7 +240,7 @@ def perform_retry(task: RetryTask, report: Report) -> Manifest:
 
 def perform_pack(task: PackTask, report: Report) -> Manifest:
     """Write one part."""
-    schema = SCHEMAS[task.kind]
+    schema = task.schema
     with task.store.attempt(task.id) as attempt:
         path = attempt.folder / f"part-{task.index:05d}.parquet"
         if task.limit is None:

@@ -22,7 +22,8 @@ class Accounts:
 
     `failed` counts documents by every rule that they fail, not only by the first: it enters no equation. `gate`
     holds the documents that the gate stopped, how many of them were extracted all the same, and how many of those
-    were in a wanted language.
+    were in a wanted language. `tokens` and `characters` are those of kept documents as published, `raw_characters`
+    those of all annotated ones before edits.
     """
 
     records: int = 0
@@ -40,6 +41,7 @@ class Accounts:
     unreadable: Counts = field(default_factory=dict)
     tokens: int = 0
     characters: int = 0
+    raw_characters: int = 0
 
     def __add__(self, other: Accounts) -> Accounts:
         return total((self, other))

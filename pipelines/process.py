@@ -1,8 +1,9 @@
 """One task: slices of input in, Parquet files of what became of their documents and an account out.
 
 Writes `kept.parquet`, `documents.parquet` (a row for every document), `dropped.parquet`, `quarantined.parquet` and
-`losses.parquet` (a row for every damaged record and every range that lies in no record),
-rows in the order of the input. Memory is bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page),
+`losses.parquet` (a row for every damaged record and every range that lies in no record), and in annotate mode
+`text.parquet` and `signals.parquet` (a row in each for every document that was not quarantined); rows in the order of
+the input. Memory is bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page),
 one Parquet row group, and the samples of dropped documents.
 """
 
@@ -41,11 +42,21 @@ from pipelines.schema import (
     read_table,
     row_groups,
 )
+from pipelines.signals import PLACE_AND_OUTCOME, TEXT, signals_schema, stored_values
 from pipelines.storage import StoredFile
+from pipelines.urls import registered_domain
 
 BATCH_PAGES = 256
 BATCH_BYTES = 16 << 20
 CRAWL_IN_PATH = re.compile(r"CC-MAIN-\d{4}-\d{2}")
+
+TASK_SCHEMAS = {
+    "kept": KEPT,
+    "documents": DOCUMENTS,
+    "quarantined": QUARANTINED,
+    "dropped": DROPPED,
+    "losses": LOSSES,
+}
 
 Row = dict[str, Any]
 Report = Callable[[Accounts], None]
@@ -55,12 +66,22 @@ Report = Callable[[Accounts], None]
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a task needs to know beside its slices. `dump` None: found in the path. `dropped_samples` None: keep them
-    all.
+    all. annotate: keep every document with its signals; all_signals: those of every family.
     """
 
     recipe: Recipe
     dump: str | None = None
     dropped_samples: int | None = 100
+    annotate: bool = False
+    all_signals: bool = False
+
+    @property
+    def schemas(self) -> dict[str, pa.Schema]:
+        """The schema of each file of a task, by name."""
+        schemas = dict(TASK_SCHEMAS)
+        if self.annotate:
+            schemas |= {"text": TEXT, "signals": signals_schema(self.recipe, all_signals=self.all_signals)}
+        return schemas
 
 
 def document_key(file_path: str, position: Position, record_id: str, digest: bytes) -> bytes:
@@ -113,8 +134,8 @@ def reprocess(
 ) -> Accounts:
     """Decide single documents again and return what this changes in the account of their task.
 
-    Writes `kept` and `dropped` rows of these documents alone; `documents` and `quarantined` whole, the rows of these
-    documents replaced.
+    Writes `kept`, `dropped`, `text` and `signals` rows of these documents alone; `documents` and `quarantined` whole,
+    the rows of these documents replaced.
     """
     sources = {one.source.path: one.source for one in slices}
     read = options.recipe.read.options()
@@ -129,8 +150,8 @@ def reprocess(
         without(quarantined, fresh, folder / "quarantined.parquet", again, QUARANTINED).column("reason").to_pylist()
     )
     without(documents, fresh, folder / "documents.parquet", again, DOCUMENTS)
-    for name in ("kept.parquet", "dropped.parquet"):
-        (fresh / name).replace(folder / name)
+    for name in options.schemas.keys() - {"documents", "quarantined", "losses"}:
+        (fresh / f"{name}.parquet").replace(folder / f"{name}.parquet")
     shutil.rmtree(fresh)
     remaining = Counter(accounts.quarantined)
     remaining.subtract(gone)
@@ -169,17 +190,17 @@ def batches(events: Iterable[Event]) -> Iterator[list[Event]]:
 
 
 class Files:
-    """The four files of a task while they are being written."""
+    """The files of a task while they are being written."""
 
     def __init__(self, folder: Path, options: TaskOptions) -> None:
         self._options = options
         self._rules = options.recipe.rules
         self._stack = ExitStack()
-        self._kept = self._stack.enter_context(ParquetFile(folder / "kept.parquet", KEPT))
-        self._documents = self._stack.enter_context(ParquetFile(folder / "documents.parquet", DOCUMENTS))
-        self._quarantined = self._stack.enter_context(ParquetFile(folder / "quarantined.parquet", QUARANTINED))
-        self._dropped = self._stack.enter_context(ParquetFile(folder / "dropped.parquet", DROPPED))
-        self._losses = self._stack.enter_context(ParquetFile(folder / "losses.parquet", LOSSES))
+        self._schemas = options.schemas
+        self._files = {
+            name: self._stack.enter_context(ParquetFile(folder / f"{name}.parquet", schema))
+            for name, schema in self._schemas.items()
+        }
         self._samples: dict[str, Smallest] = {}
 
     def __enter__(self) -> Self:
@@ -193,7 +214,7 @@ class Files:
                 (row for sample in self._samples.values() for row in sample.rows),
                 key=lambda row: (row["file_path"], row["offset"], row["inner"]),
             )
-            self._dropped.write(rows)
+            self._files["dropped"].write(rows)
         self._stack.__exit__(kind, error, trace)
 
     def write(self, file_path: str, events: Sequence[Event], decider: Decider) -> Accounts:
@@ -203,7 +224,10 @@ class Files:
         kept: list[Row] = []
         documents: list[Row] = []
         quarantined: list[Row] = []
-        self._losses.write([lost(file_path, event) for event in events if isinstance(event, Unreadable | Damaged)])
+        places: list[Row] = []
+        self._files["losses"].write(
+            [lost(file_path, event) for event in events if isinstance(event, Unreadable | Damaged)]
+        )
         counts = Tally()
         index = -1
         for event in events:
@@ -224,13 +248,50 @@ class Files:
                 documents.append({**place, "outcome": "quarantined", "reason": event.reason, "value": None})
             else:
                 index += 1
-                self._write_page(
-                    decided, index, placed(file_path, event, event.digest), counts, kept, documents, quarantined
-                )
-        self._kept.write(kept)
-        self._documents.write(documents)
-        self._quarantined.write(quarantined)
+                places.append(placed(file_path, event, event.digest))
+                self._write_page(decided, index, places[-1], counts, kept, documents, quarantined)
+        self._files["kept"].write(kept)
+        self._files["documents"].write(documents)
+        self._files["quarantined"].write(quarantined)
+        if self._options.annotate:
+            counts.raw_characters = self._annotate(decided, places)
         return counts.accounts(decided)
+
+    def _annotate(self, decided: Decisions, places: Sequence[Row]) -> int:
+        """Write the raw text and the signals of every page that was not quarantined; return the characters of text."""
+        there = [index for index in range(len(places)) if index not in decided.refused]
+        self._files["text"].write(
+            [
+                {
+                    **self._described(decided, index, places[index]),
+                    "text": decided.raw[index] or "",
+                    "token_count": decided.raw_token_count[index],
+                }
+                for index in there
+            ]
+        )
+        outcomes = [
+            {
+                **places[index],
+                "domain": registered_domain(decided.pages[index].url),
+                "language": decided.language[index],
+                "language_score": float(decided.language_score[index]),
+                "characters": None if decided.raw[index] is None else len(decided.raw[index] or ""),
+                "token_count": decided.raw_token_count[index],
+                "outcome": "kept" if decided.first[index] < 0 else "dropped",
+                "reason": None if decided.first[index] < 0 else self._rules[decided.first[index]].name,
+            }
+            for index in there
+        ]
+        schema = self._schemas["signals"]
+        known = pa.Table.from_pylist(outcomes, pa.schema(list(schema)[: len(PLACE_AND_OUTCOME)]))
+        values = [
+            stored_values(decided.measured.get(field.name), len(places), field.type).take(pa.array(there, pa.int64()))
+            for field in list(schema)[len(PLACE_AND_OUTCOME) :]
+        ]
+        table = pa.Table.from_arrays([*known.columns, *values], schema=schema)
+        self._files["signals"].write_batches(table.to_batches())
+        return sum(len(decided.raw[index] or "") for index in there)
 
     def _write_page(
         self,
@@ -242,7 +303,6 @@ class Files:
         documents: list[Row],
         quarantined: list[Row],
     ) -> None:
-        page = decided.pages[index]
         if (refused := decided.refused.get(index)) is not None:
             counts.quarantined[str(refused.refused)] += 1
             said = {"reason": refused.refused, "detail": refused.detail, "timing_dependent": refused.timing_dependent}
@@ -254,17 +314,8 @@ class Files:
             counts.tokens += decided.token_count[index] or 0
             counts.characters += len(text)
             documents.append({**place, "outcome": "kept", "reason": None, "value": None})
-            kept.append(
-                {
-                    **place,
-                    "text": text,
-                    "dump": dump_of(place["file_path"], self._options.dump),
-                    "date": page.date,
-                    "language": decided.language[index],
-                    "language_score": float(decided.language_score[index]),
-                    "token_count": decided.token_count[index],
-                }
-            )
+            described = self._described(decided, index, place)
+            kept.append({**described, "text": text, "token_count": decided.token_count[index]})
         else:
             rule, value = self._rules[decided.first[index]], float(decided.value[index])
             counts.dropped[rule.name] += 1
@@ -280,10 +331,20 @@ class Files:
                 }
             )
 
+    def _described(self, decided: Decisions, index: int, place: Row) -> Row:
+        """A row of the dataset without its text and its number of tokens."""
+        return {
+            **place,
+            "dump": dump_of(place["file_path"], self._options.dump),
+            "date": decided.pages[index].date,
+            "language": decided.language[index],
+            "language_score": float(decided.language_score[index]),
+        }
+
     def _sample(self, row: Row) -> None:
         limit = self._options.dropped_samples
         if limit is None:
-            self._dropped.write([row])
+            self._files["dropped"].write([row])
         elif limit:
             self._samples.setdefault(row["rule"], Smallest(limit)).offer(row)
 
@@ -341,6 +402,7 @@ class Tally:
     kept: int = 0
     tokens: int = 0
     characters: int = 0
+    raw_characters: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     damaged: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -363,6 +425,7 @@ class Tally:
             unreadable=self.unreadable,
             tokens=self.tokens,
             characters=self.characters,
+            raw_characters=self.raw_characters,
         )
 
 

@@ -1,28 +1,35 @@
 """Recipes: YAML, data only, that say what a corpus is made of. Nothing in a recipe names code, paths of code or
 machines.
 
-A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`), each a mapping of one key. Names
-resolve against explicit tuples. Every error names file, line and the nearest right name.
+A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`, `classifier`, `pattern`,
+`datatrove`), each a mapping of one key. Names resolve against explicit tuples and installed entry points. Every error
+names file, line and the nearest right name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from filters import catalogue, language, url
+from filters import catalogue, language, pattern, url
 from filters.edit import Edit
 from filters.errors import RecipeError
-from filters.rule import Family, Rule
+from filters.rule import Family, Rule, Signal, Signals
 from pipelines import yaml_data
+from pipelines.classifier import Classifier
+from pipelines.datatrove_filter import Datatrove
+from pipelines.entry_points import installed_edits, installed_families
 from pipelines.read import ReadOptions
+from pipelines.recipe_data import Data, Name
+from pipelines.recipe_data import known as known
 from pipelines.resources import RESOURCES, resource_sha256
 from pipelines.words import SPLITTERS
 
@@ -30,12 +37,6 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Kind = TypeVar("Kind", bound="Data")
-
-
-class Data(BaseModel):
-    """A part of a recipe: frozen, and without a key that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Read(Data):
@@ -48,7 +49,7 @@ class Read(Data):
     )
     max_body_bytes: Annotated[int, Field(gt=0, le=1 << 30)] = 32 << 20
     max_ratio: Positive = 200.0
-    max_text_characters: PositiveInt = 16 << 20
+    max_text_bytes: PositiveInt = 16 << 20
     text_column: str = "text"
     id_column: str = "id"
     url_column: str = "url"
@@ -144,7 +145,7 @@ class Rules(Data):
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
         for name in self.families:
-            known(name, [family.name for family in catalogue.FAMILIES], "family of rules")
+            known(name, [family.name for family in families()], "family of rules")
         known(self.words, SPLITTERS, "word splitter")
         names = [rule.name for family in self.resolved_families for rule in family.rules]
         for name in (*self.set, *self.without):
@@ -156,7 +157,7 @@ class Rules(Data):
     @property
     def resolved_families(self) -> tuple[Family, ...]:
         """The families by name, in the recipe's order."""
-        by_name = {family.name: family for family in catalogue.FAMILIES}
+        by_name = {family.name: family for family in families()}
         return tuple(by_name[name] for name in self.families)
 
     @property
@@ -178,14 +179,55 @@ class EditStep(Data):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
-        known(self.name, [edit.name for edit in catalogue.EDITS], "edit")
+        known(self.name, [edit.name for edit in edits()], "edit")
         known(self.words, SPLITTERS, "word splitter")
         return self
 
     @property
     def edit(self) -> Edit:
         """The edit by name."""
-        return next(edit for edit in catalogue.EDITS if edit.name == self.name)
+        return next(edit for edit in edits() if edit.name == self.name)
+
+
+class Pattern(Data):
+    """Drop documents in which a regular expression (RE2's) matches too often or not often enough.
+
+    The bounds are of the number of matches, or of matches per character. Without bounds nothing is dropped.
+    """
+
+    name: Name
+    regex: str
+    low: float | None = None
+    high: float | None = None
+    per: Literal["document", "character"] = "document"
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> Self:
+        pattern.compiled(self.regex)
+        return self
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What the step measures."""
+        return pattern.pattern_signals(self.name)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rule, where there are bounds."""
+        if self.low is None and self.high is None:
+            return ()
+        signal = self.signals[self.per == "character"]
+        name = f"pattern.{self.name}"
+        return (Rule(name=name, signal=signal, low=self.low, high=self.high, paper=pattern.PAPER),)
+
+    def measure(self, texts: Sequence[str]) -> Signals:
+        """Both signals of each text."""
+        return pattern.matches(self.name, self.regex, texts)
+
+
+OwnStep = Classifier | Pattern | Datatrove
+"""Steps that bring their signal with them: their name is the recipe's, and there may be several."""
+AnyStep = Url | Gate | Extract | Language | Rules | EditStep | OwnStep
 
 
 class Step(Data):
@@ -197,6 +239,9 @@ class Step(Data):
     language: Language | None = None
     rules: Rules | None = None
     edit: EditStep | None = None
+    classifier: Classifier | None = None
+    pattern: Pattern | None = None
+    datatrove: Datatrove | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -206,10 +251,9 @@ class Step(Data):
         return self
 
     @property
-    def value(self) -> Url | Gate | Extract | Language | Rules | EditStep:
+    def value(self) -> AnyStep:
         """The step itself."""
-        found = self.url or self.gate or self.extract or self.language or self.rules or self.edit
-        assert found is not None, "a step has exactly one key"
+        found: AnyStep = next(filter(None, (getattr(self, name) for name in type(self).model_fields)))
         return found
 
 
@@ -232,12 +276,13 @@ class Recipe(Data):
                 raise ValueError(f"{kind.__name__.lower()} stands {kinds.count(kind)} times; once is enough")
         if Gate in kinds and (Language not in kinds or Extract not in kinds):
             raise ValueError("a gate needs an extract and a language step: it asks for the same languages")
-        judged = [index for index, kind in enumerate(kinds) if kind in (Rules, EditStep)]
-        if judged and any(kind not in (Rules, EditStep) for kind in kinds[judged[0] :]):
+        on_text = (Rules, EditStep, Classifier, Pattern, Datatrove)
+        judged = [index for index, kind in enumerate(kinds) if kind in on_text]
+        if judged and any(kind not in on_text for kind in kinds[judged[0] :]):
             raise ValueError(
                 "url, gate, extract and language end a document's way at once: put them before rules and edit"
             )
-        texts = [index for index, kind in enumerate(kinds) if kind in (Language, Rules, EditStep)]
+        texts = [index for index, kind in enumerate(kinds) if kind in (Language, *on_text)]
         if Extract in kinds and texts and kinds.index(Extract) > texts[0]:
             raise ValueError("language, rules and edit work on text: put extract before them")
         if Extract in kinds and Gate in kinds and kinds.index(Gate) > kinds.index(Extract):
@@ -245,6 +290,9 @@ class Recipe(Data):
         names = [rule.name for rule in self.rules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the same rule stands twice: {', '.join(twice)}")
+        own = [signal.name for step in self.steps if isinstance(step.value, OwnStep) for signal in step.value.signals]
+        if twice := sorted({name for name in own if own.count(name) > 1}):
+            raise ValueError(f"two steps measure {twice[0]}: give each a `name` of its own")
         if self.tokenizer is not None:
             known(self.tokenizer, ["gpt2"], "tokenizer")
         return self
@@ -259,6 +307,12 @@ class Recipe(Data):
         return tuple(rule for step in self.steps for rule in step_rules(step.value))
 
     @cached_property
+    def words(self) -> str:
+        """The word splitter of the first step that has one."""
+        named = (step.value.words for step in self.steps if isinstance(step.value, Rules | EditStep))
+        return next(named, "spacy_english")
+
+    @cached_property
     def packages(self) -> list[str]:
         """The distributions whose release bears on what this recipe makes."""
         names = {"resiliparse"}  # decodes characters, whatever extracts
@@ -268,11 +322,22 @@ class Recipe(Data):
                 names |= {"datatrove", "tldextract", "pyahocorasick"}
             elif isinstance(value, Extract):
                 names |= {"lxml", value.engine}
-            elif isinstance(value, Language):
+            elif isinstance(value, Language | Classifier):
                 names |= {"fasttext-numpy2"}
+            elif isinstance(value, Pattern):
+                names |= {"google-re2"}
+            elif isinstance(value, Datatrove):
+                names |= value.packages
             elif isinstance(value, Rules | EditStep):
                 names |= {"spacy_english": {"spacy"}, "punkt_english": {"nltk"}}.get(value.words, set())
+                names |= added_by(value)
         return sorted(names | ({"tiktoken"} if self.tokenizer else set()))
+
+    @property
+    def models(self) -> tuple[tuple[str, str], ...]:
+        """The models that the recipe names by a path, with their sha256: every machine needs them."""
+        found = (step.value for step in self.steps if isinstance(step.value, Classifier))
+        return tuple(dict.fromkeys((step.model, step.sha256) for step in found))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -282,7 +347,10 @@ class Recipe(Data):
         steps = []
         for step in self.steps:
             value = step.value
-            said: dict[str, Any] = {"step": type(value).__name__, **value.model_dump(exclude={"set", "without"})}
+            said: dict[str, Any] = {
+                "step": type(value).__name__,
+                **value.model_dump(exclude=NOT_IDENTITY.get(type(value))),
+            }
             said["rules"] = [
                 [rule.name, rule.signal.name, rule.signal.revision, rule.low, rule.high, rule.low_open, rule.high_open]
                 for rule in step_rules(value)
@@ -313,7 +381,28 @@ FORMAT = 1
 """Raise when the meaning of stored files changes; it enters every task's identity."""
 
 
-def step_rules(step: Url | Gate | Extract | Language | Rules | EditStep) -> tuple[Rule, ...]:
+# A model is what its sha256 says, wherever it lies; bounds and rules left out show in the rules.
+NOT_IDENTITY: Mapping[type[Data], set[str]] = {Rules: {"set", "without"}, Classifier: {"model"}}
+
+
+def families() -> tuple[Family, ...]:
+    """Every family that a recipe can name: ours, then those that other distributions add."""
+    return (*catalogue.FAMILIES, *(one.value for one in installed_families()))
+
+
+def edits() -> tuple[Edit, ...]:
+    """Every edit that a recipe can name: ours, then those that other distributions add."""
+    return (*catalogue.EDITS, *(one.value for one in installed_edits()))
+
+
+def added_by(step: Rules | EditStep) -> set[str]:
+    """The distributions that add a family or the edit of this step."""
+    if isinstance(step, EditStep):
+        return {one.distribution for one in installed_edits() if one.value.name == step.name}
+    return {one.distribution for one in installed_families() if one.value.name in step.families}
+
+
+def step_rules(step: AnyStep) -> tuple[Rule, ...]:
     """The rules that one step applies, in order."""
     if isinstance(step, Url):
         return tuple(
@@ -326,13 +415,7 @@ def step_rules(step: Url | Gate | Extract | Language | Rules | EditStep) -> tupl
         return (language.EXTRACTED,)
     if isinstance(step, Language):
         return (language.IN_LANGUAGE.bounded(low=step.above, high=None),)
-    return step.rules if isinstance(step, Rules) else ()
-
-
-def known(name: str, names: list[str] | tuple[str, ...], what: str) -> None:
-    """Raise ValueError with the nearest right name unless `name` is one of `names`."""
-    if name not in names:
-        raise ValueError(f"no {what} is called {name!r}{yaml_data.nearest(name, names)}")
+    return () if isinstance(step, EditStep) else step.rules
 
 
 ALIASES = {"fineweb": "fineweb@datatrove-0.10"}
@@ -352,7 +435,7 @@ def load_recipe(name: str) -> Recipe:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         try:
-            return parse_recipe(path.read_text(encoding="utf-8"), where=name)
+            return parse_recipe(path.read_text(encoding="utf-8"), where=name, folder=path.parent)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(
                 f"{name}: cannot be read ({error}). Check the path, or see `gristmill recipes`."
@@ -366,10 +449,10 @@ def load_recipe(name: str) -> Recipe:
     return parse_recipe(text, where=f"{resolved}.yaml")
 
 
-def parse_recipe(text: str, *, where: str) -> Recipe:
-    """Return the recipe in `text`; errors name `where` and the line."""
+def parse_recipe(text: str, *, where: str, folder: Path = Path()) -> Recipe:
+    """Return the recipe in `text`; errors name `where` and the line. Relative paths in it lie below `folder`."""
     data, lines = yaml_data.load(text, where=where)
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         raise RecipeError("\n".join(yaml_data.located(error, lines, where=where, model=Recipe))) from error

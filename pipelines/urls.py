@@ -54,7 +54,6 @@ class BlockLists:
 def block_lists() -> BlockLists:
     """Return datatrove's lists, with tldextract on its bundled suffix list (never the network)."""
     from ahocorasick import STORE_INTS, Automaton
-    from tldextract import TLDExtract
 
     subwords = Automaton(STORE_INTS)
     for index, word in enumerate(sorted(_words("banned_subwords.txt"))):
@@ -67,7 +66,7 @@ def block_lists() -> BlockLists:
         words=_words("banned_words.txt"),
         soft_words=_words("soft_banned_words.txt"),
         subwords=subwords,
-        suffixes=TLDExtract(suffix_list_urls=(), cache_dir=None),
+        suffixes=_suffixes(),
     )
 
 
@@ -104,6 +103,19 @@ def _url_counts(url: str, lists: BlockLists, case_sensitive: bool) -> tuple[int,
         len(words & lists.soft_words),
         next(lists.subwords.iter(squeezed), None) is not None,
     )
+
+
+@cache
+def _suffixes() -> TLDExtract:
+    from tldextract import TLDExtract
+
+    return TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+
+def registered_domain(url: str) -> str:
+    """The domain that someone registered, `example.co.uk`; the host where it has none, as an IP address has not."""
+    parts = _suffixes()(url)
+    return parts.top_domain_under_public_suffix or parts.fqdn or parts.domain
 
 
 def _words(name: str) -> frozenset[str]:

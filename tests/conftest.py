@@ -101,6 +101,17 @@ def write_warc(tmp_path: Path) -> Callable[[str, list[bytes]], Path]:
 
 
 @pytest.fixture(scope="session")
+def make_sentences() -> Callable[[int], str]:
+    """For each number a plain English text of its own, of 60 sentences in paragraphs."""
+
+    def text(number: int) -> str:
+        rng = random.Random(number)
+        return "\n".join(" ".join(sentence(rng) for _ in range(5)) for _ in range(12))
+
+    return text
+
+
+@pytest.fixture(scope="session")
 def make_page() -> Callable[..., str]:
     """`page_html`, for tests that make pages of their own."""
     return page_html

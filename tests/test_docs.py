@@ -113,7 +113,9 @@ def test_every_command_and_every_recipe_stands_in_the_readme() -> None:
     assert [name for name in recipe_names() if name not in text] == []
 
 
-@pytest.mark.parametrize("name", ["pipeline", "extraction", "decoding", "overhead", "scheduling", "simulation"])
+@pytest.mark.parametrize(
+    "name", ["pipeline", "extraction", "decoding", "overhead", "rules", "scheduling", "simulation"]
+)
 def test_every_benchmark_takes_the_two_flags_and_says_what_it_measures(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

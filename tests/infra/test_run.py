@@ -217,8 +217,9 @@ def test_explain_gives_every_rule_of_a_document_kept_or_dropped(small_crawl: Pat
     assert all(passes for _, _, passes in kept.verdicts)
     (dropped,) = explain(made, "<urn:uuid:00000000-0000-0000-0000-000000000003>")
     assert (dropped.row["outcome"], dropped.row["reason"]) == ("dropped", "language.wanted")
-    rule, value, passes = dropped.verdicts[-1]
+    rule, value, passes = next(verdict for verdict in dropped.verdicts if not verdict[2])
     assert (rule.name, value, passes) == ("language.wanted", dropped.row["value"], False)
+    assert [rule.name for rule, _, _ in dropped.verdicts] == [rule.name for rule in RESILIPARSE.rules]
 
 
 def test_the_funnel_ends_at_what_was_kept(small_crawl: Path, tmp_path: Path) -> None:

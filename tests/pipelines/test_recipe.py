@@ -57,12 +57,30 @@ def changed(old: str, new: str) -> str:
         (changed("low: 40", "low: .nan"), "finite number"),
         (GOOD + "read: {statuses: [[200]]}\n", "read.statuses.0"),
         (GOOD + "read: {record_types: [respnse]}\n", "read.record_types.0"),
+        (
+            GOOD + "  - pattern: {name: p, regex: '(a)\\1'}\n",
+            "mine.yaml:10: steps.3.pattern: RE2 does not read this regex",
+        ),
+        (GOOD + "  - pattern: {name: p, rgex: a}\n", "unknown key 'rgex' in steps.3.pattern; did you mean 'regex'?"),
+        (GOOD + 2 * "  - pattern: {name: p, regex: a}\n", "two steps measure pattern.p"),
+        (GOOD.replace("steps:\n", "steps:\n  - pattern: {name: p, regex: a}\n"), "put them before rules and edit"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as error:
         parse_recipe(text, where="mine.yaml")
     assert message in str(error.value)
+
+
+def test_a_pattern_bounds_matches_or_matches_per_character_or_nothing() -> None:
+    steps = ("high: 0}", "high: 0.5, per: character}", "per: character}")
+    (first,), (second,), third = (
+        parse_recipe(f"name: a\nsays: b\nsteps:\n  - pattern: {{name: p, regex: a, {step}\n", where="a.yaml").rules
+        for step in steps
+    )
+    assert (first.name, first.signal.name, first.bounds) == ("pattern.p", "pattern.p", "(-∞, 0]")
+    assert (second.name, second.signal.name, second.bounds) == ("pattern.p", "pattern.p_per_character", "(-∞, 0.5]")
+    assert third == ()
 
 
 def test_extraction_after_language_is_refused() -> None:

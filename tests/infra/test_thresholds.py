@@ -1,0 +1,96 @@
+"""`gristmill thresholds`: what it says agrees with the run, and its page loads nothing and trusts no name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from filters.errors import InputError
+from infra.cli_thresholds import thresholds_json
+from infra.commands import run_recipe
+from infra.run import Finished
+from infra.thresholds import thresholds
+from infra.thresholds_page import thresholds_page, vega
+from pipelines.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def annotated(small_crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run_recipe(
+        load_recipe("fineweb-resiliparse"),
+        [str(small_crawl)],
+        tmp_path_factory.mktemp("thresholds") / "out",
+        runner="inprocess",
+        quiet=True,
+        annotate=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory, make_sentences: Callable[[int], str]) -> Finished:
+    """A reference: longer texts, all English."""
+    folder = tmp_path_factory.mktemp("reference")
+    rows = [json.dumps({"id": str(number), "text": make_sentences(number)}) for number in range(60)]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    recipe = load_recipe("fineweb-resiliparse").model_dump(mode="json")
+    recipe["steps"] = [step for step in recipe["steps"] if step["url"] is None and step["extract"] is None]
+    return run_recipe(
+        load_recipe("fineweb-resiliparse").model_validate(recipe),
+        [str(folder / "rows.jsonl")],
+        folder / "out",
+        runner="inprocess",
+        quiet=True,
+        annotate=True,
+    )
+
+
+def test_every_document_is_counted_once_for_every_signal(annotated: Finished) -> None:
+    found = thresholds(annotated)
+    assert found.documents == found.sampled == 60
+    for one in found.signals:
+        assert one.pool.count + one.pool.undefined + one.pool.missing == 60
+    now = {bound.rule.name: bound.documents for one in found.signals for bound in one.rules}
+    assert now["language.wanted"] == pytest.approx(annotated.accounts.failed["language.wanted"] / 60)
+    assert set(now) == {rule.name for rule in annotated.recipe.rules}
+
+
+def test_a_sample_is_the_same_each_time_and_within_its_size(annotated: Finished) -> None:
+    first, second = (thresholds(annotated, sample=20) for _ in range(2))
+    assert first.sampled == second.sampled == 20
+    assert [one.pool.values.tolist() for one in first.signals] == [one.pool.values.tolist() for one in second.signals]
+    whole = thresholds(annotated)
+    for few, many in zip(first.signals, whole.signals, strict=True):
+        assert np.isin(few.pool.values, many.pool.values).all()
+
+
+def test_a_reference_is_compared_where_it_stores_the_same_signal(annotated: Finished, texts: Finished) -> None:
+    found = thresholds(annotated, texts)
+    assert {name for name in found.not_compared if not name.startswith("url.")} == {"extract.characters"}
+    assert [one.distance for one in found.signals] == sorted((one.distance for one in found.signals), reverse=True)
+    said = json.loads(json.dumps(thresholds_json(found)))
+    assert {"distance", "proposals"} <= said["signals"][0].keys()
+
+
+def test_a_run_without_signals_and_an_unknown_signal_are_refused_by_name(annotated: Finished) -> None:
+    fast = replace(annotated, options=replace(annotated.options, annotate=False))
+    with pytest.raises(InputError, match="--annotate"):
+        thresholds(fast)
+    with pytest.raises(InputError, match=r"gopher_quality\.words"):
+        thresholds(annotated, names=["gopher_quality.word"])
+
+
+def test_the_page_loads_nothing_and_trusts_no_name(annotated: Finished, texts: Finished) -> None:
+    hostile = "</script><script>alert(1)</script>"
+    page = thresholds_page(thresholds(annotated, texts), pool=hostile, reference=hostile).replace(vega(), "")
+    assert hostile not in page
+    assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", page) == []
+    start = page.index('id="charts">') + len('id="charts">')
+    charts = json.loads(page[start : page.index("</script>", start)])
+    assert len(charts) == page.count('class="chart"')
+    assert all(len(chart["hconcat"]) == 2 for chart in charts)
