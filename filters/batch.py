@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from filters import kernels
 from filters.characters import point_classes
-from filters.rule import Measured, UInts
-from filters.tokens import Chunks, TokenCodes, Vocabulary, WordSplitter
+from filters.rule import Family, Measured, Signals, UInts
+from filters.splitter import WordSplitter
+from filters.tokens import Chunks, TokenCodes, Vocabulary
 
 Counts = npt.NDArray[np.int64]
 
@@ -45,6 +46,8 @@ class TextBatch:
     vocabulary: Vocabulary
     _chunks: Chunks | None = None
     _words: dict[str, TokenCodes] = field(default_factory=dict)
+    _measured: dict[str, Signals] = field(default_factory=dict)
+    _sentences: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,6 +70,19 @@ class TextBatch:
                 found = vocabulary.encode(self.texts)
             self._words[splitter.name] = found
         return found
+
+    def measured(self, family: Family) -> Signals:
+        """The signals of a family; measured once, for families of other thresholds share them."""
+        if family.name not in self._measured:
+            self._measured[family.name] = family.measure(self)
+        return self._measured[family.name]
+
+    def sentences(self, lines: Sequence[str]) -> Counts:
+        """The sentences of each of some lines of these texts; edits that keep the same line count it once."""
+        known = self._sentences
+        new = list(dict.fromkeys(line for line in lines if line not in known))
+        known.update(zip(new, self.vocabulary.sentences(new).tolist(), strict=True))
+        return integers(map(known.__getitem__, lines))
 
     def _chunked(self) -> Chunks:
         lexicon = self.vocabulary.lexicon

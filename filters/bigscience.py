@@ -153,7 +153,7 @@ def flagged_words(name: str, words: Iterable[str], *, high: float = 0.1, paper: 
         from filters import kernels
         from filters.batch import ratio
         from filters.bigscience_words import BIGSCIENCE
-        from filters.tokens import Feature
+        from filters.splitter import Feature
 
         flagged = Feature(name=signal.name, dtype=np.uint8, of=lambda some: [word in listed for word in some])
         of = batch.words(BIGSCIENCE)

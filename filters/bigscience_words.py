@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 
 from filters.bigscience_characters import CONTROLS, OTHER_BLANKS, special_points
+from filters.splitter import Feature, WordSplitter
 from filters.splitters_words import one_each
-from filters.tokens import Feature, WordSplitter
 
 # Apache-2.0: bigscience-workshop/data-preparation, 01b_oscar_cleaning_and_filtering/stopwords.py, "en", all of it.
 # Words with special characters at their ends ("vs.", "w/") never equal a stripped word; they are kept as published.

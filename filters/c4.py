@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters import kernels_lines
 from filters.edit import Edit, Edited
 from filters.rule import Family, Paper, Rule, Signal, Signals
 
@@ -98,6 +97,7 @@ def kept_lines(lines: list[str], text: str) -> tuple[list[str], dict[str, int]]:
 
 def clean_lines(batch: TextBatch) -> Edited:
     """Drop lines that are no prose and strip citations; count what was met and the sentences that are left."""
+    from filters import kernels_lines
     from filters.batch import counted, integers
 
     points = batch.points
@@ -111,7 +111,7 @@ def clean_lines(batch: TextBatch) -> Edited:
         kept_lines([text[start - base : stop - base] for start, stop in spans[first[at] : first[at + 1]]], text)
         for at, (text, base) in enumerate(zip(batch.texts, points.offsets.tolist(), strict=False))
     ]
-    per_line = batch.vocabulary.sentences([line for kept, _ in cleaned for line in kept])
+    per_line = batch.sentences([line for kept, _ in cleaned for line in kept])
     signals = {signal.name: counted(integers(kinds[signal.name] for _, kinds in cleaned)) for signal in PHRASE_KINDS}
     for signal, kind in ((TOO_LONG_WORD, long), (TOO_FEW_WORDS, short)):
         signals[signal.name] = counted(kernels_lines.summed_by_text(kind.astype(np.int64), lines))

@@ -134,7 +134,7 @@ def cleaned(batch: TextBatch, limits: LineLimits) -> Edited:
     from filters.batch import counted, integers
 
     found = [kept_lines(lines, text, limits) for lines, text in zip(batch.split_lines, batch.texts, strict=True)]
-    sums = np.concatenate([[0], np.cumsum(batch.vocabulary.sentences([line for lines, _ in found for line in lines]))])
+    sums = np.concatenate([[0], np.cumsum(batch.sentences([line for lines, _ in found for line in lines]))])
     ends = np.cumsum([0, *(len(lines) for lines, _ in found)])
     of = {signal.name.split(".")[1]: signal.name for signal in limits.signals}
     signals = {of[kind]: counted(integers(kinds[kind] for _, kinds in found)) for kind in KINDS if kind != "sentences"}

@@ -24,9 +24,9 @@ import numpy as np
 
 from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
 from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.splitter import LENGTH, Feature
 from filters.splitters_words import UAX29_FIRST, WHITESPACE
 from filters.token_flags import GOPHER_STOP_WORDS
-from filters.tokens import LENGTH, Feature
 
 if TYPE_CHECKING:
     from filters.batch import Counts, TextBatch

@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 from filters.characters import ALPHA, point_classes
 from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.splitter import LENGTH, Feature
 from filters.splitters_words import WHITESPACE
 from filters.token_flags import GOPHER_STOP_WORDS
-from filters.tokens import LENGTH, Feature
 
 if TYPE_CHECKING:
     from filters.batch import TextBatch

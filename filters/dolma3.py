@@ -32,8 +32,8 @@ from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
 from filters.edit import Edit, Edited
 from filters.refinedweb import Corrected, Reading, code_points, corrected, notices
 from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.splitter import Feature
 from filters.splitters_words import UAX29, WHITESPACE
-from filters.tokens import Feature
 
 if TYPE_CHECKING:
     from filters.batch import Counts, TextBatch

@@ -19,8 +19,9 @@ from filters.batch import TextBatch
 from filters.edit import Edit
 from filters.punctuation import PUNCTUATION, PUNCTUATION_2024_04, TERMINAL
 from filters.rule import Rule, Signal, Signals
+from filters.splitter import WordSplitter
 from filters.token_flags import GOPHER_STOP_WORDS
-from filters.tokens import Lexicon, WordSplitter
+from filters.tokens import Lexicon
 
 Bounds = tuple[int, int]
 

@@ -144,15 +144,15 @@ def family(language: str, of: Thresholds) -> Family:
 
         from filters.batch import counted
         from filters.kernels_fineweb2 import distinct_members
-        from filters.tokens import Feature
+        from filters.splitter import Feature
 
         member = Feature(name=signal.name, dtype=np.uint16, of=lambda some: [members.get(word, 0) for word in some])
         tokens = batch.tokens
         found = distinct_members(tokens.codes, tokens.offsets, tokens.feature(member), len(members))
         every = {
-            **gopher.REPETITION.measure(batch),
-            **fineweb.QUALITY.measure(batch),
-            **gopher.QUALITY.measure(batch),
+            **batch.measured(gopher.REPETITION),
+            **batch.measured(fineweb.QUALITY),
+            **batch.measured(gopher.QUALITY),
             signal.name: counted(found),
         }
         return {rule.signal.name: every[rule.signal.name] for rule in judged}

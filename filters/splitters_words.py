@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from filters.characters import point_classes
-from filters.tokens import WordSplitter
+from filters.splitter import WordSplitter
 from filters.word_break import word_break_classes
 
 

@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from filters.errors import RecipeError, ResourceMissing
-from filters.tokens import WordSplitter
+from filters.splitter import WordSplitter
 from pipelines.spacy_english import manageable, spacy_english
 
 PREFIX = "datatrove:"

@@ -146,6 +146,8 @@ class Decider:
         self._annotate = annotate
         self._others = unnamed(recipe) if all_signals else ()
         self._lexicon = Lexicon()
+        self._texts: list[str] = []
+        self._cut: dict[str, TextBatch] = {}
         steps = [step.value for step in recipe.steps]
         self._judges = {step.signal.name: step.made() for step in steps if isinstance(step, Datatrove)}
         self._offsets = [
@@ -301,13 +303,9 @@ class Decider:
 
     def _measured(self, batch: Decisions, families: Iterable[Family], words: str, view: str) -> Signals:
         """The signals of these families; families with the same words share one batch of texts."""
-        texts: dict[str, TextBatch] = {}
         signals: dict[str, Measured] = {}
         for family in families:
-            splitter = family.words or words
-            if splitter not in texts:
-                texts[splitter] = self._text_batch(batch, splitter)
-            signals.update(family.measure(texts[splitter]))
+            signals.update(self._text_batch(batch, family.words or words).measured(family))
         if self._annotate:
             batch.record(signals, view)
         return signals
@@ -339,7 +337,13 @@ class Decider:
         self._judge(batch, step.rules, {step.signal.name: Measured(numerator=kept)}, offset, view)
 
     def _text_batch(self, batch: Decisions, words: str) -> TextBatch:
-        return TextBatch(batch.texts, self._lexicon.vocabulary(words_by_name(words)))
+        """The texts in play, cut by this splitter; the same value while they stay the same."""
+        texts = batch.texts
+        if texts != self._texts:
+            self._texts, self._cut = texts, {}
+        if words not in self._cut:
+            self._cut[words] = TextBatch(texts, self._lexicon.vocabulary(words_by_name(words)))
+        return self._cut[words]
 
     def _count_tokens(self, batch: Decisions) -> None:
         if self.recipe.tokenizer is None:

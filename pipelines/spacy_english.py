@@ -12,7 +12,7 @@ from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from filters.tokens import WordSplitter
+from filters.splitter import WordSplitter
 from pipelines.spacy_words import LONGEST_CHUNK, english_words
 
 if TYPE_CHECKING:

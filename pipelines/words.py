@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from filters.bigscience_words import BIGSCIENCE
 from filters.errors import RecipeError, ResourceMissing
 from filters.punctuation import TERMINAL
-from filters.tokens import WordSplitter
+from filters.splitter import WordSplitter
+from filters.splitters_redpajama import NORMALISED_WORDS
+from filters.splitters_words import UAX29, UAX29_FIRST, WHITESPACE
 from pipelines.datatrove_words import PREFIX, datatrove_words
 from pipelines.spacy_english import spacy_english
 
@@ -97,7 +100,14 @@ def unicode_sentences(line: str) -> int:
     return count
 
 
-SPLITTERS = ("spacy_english", "punkt_english", "unicode_words")
+BY_CHUNK: tuple[WordSplitter, ...] = (WHITESPACE, UAX29, UAX29_FIRST, BIGSCIENCE, NORMALISED_WORDS)
+"""Splitters of `filters` that need nothing but themselves; families name them where their paper fixes the words."""
+MAKERS: dict[str, Callable[[], WordSplitter]] = {
+    "spacy_english": spacy_english,
+    "punkt_english": punkt_english,
+    "unicode_words": unicode_words,
+}
+SPLITTERS = (*MAKERS, *(splitter.name for splitter in BY_CHUNK))
 
 
 def words_by_name(name: str) -> WordSplitter:
@@ -105,15 +115,11 @@ def words_by_name(name: str) -> WordSplitter:
 
     Raises RecipeError for another name, and ResourceMissing where its model or a package is absent.
     """
+    if name in MAKERS:
+        return MAKERS[name]()
     if name.startswith(PREFIX):
         return datatrove_words(name.removeprefix(PREFIX))
-    makers: dict[str, Callable[[], WordSplitter]] = {
-        "spacy_english": spacy_english,
-        "punkt_english": punkt_english,
-        "unicode_words": unicode_words,
-    }
-    if name not in makers:
-        raise RecipeError(
-            f"There is no word splitter {name!r}; there are {', '.join(SPLITTERS)} and {PREFIX}LANG_Script."
-        )
-    return makers[name]()
+    for splitter in BY_CHUNK:
+        if splitter.name == name:
+            return splitter
+    raise RecipeError(f"There is no word splitter {name!r}; there are {', '.join(SPLITTERS)} and {PREFIX}LANG_Script.")

@@ -12,7 +12,8 @@ from filters import c4, c4_t5, fineweb, gopher
 from filters.batch import TextBatch
 from filters.evidence import EVIDENCE, Passage, Span, evidence, located
 from filters.rule import Family, Measured, Rule, Signal
-from filters.tokens import Lexicon, WordSplitter
+from filters.splitter import WordSplitter
+from filters.tokens import Lexicon
 from pipelines.words import punkt_english, spacy_english, unicode_words
 
 FAMILIES = (

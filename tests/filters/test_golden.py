@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ Golden = dict[str, Any]
 
 
 def golden() -> dict[str, Golden]:
-    """What is pinned, by family or edit and signal."""
+    """What is pinned, by signal or edit."""
     lines = NUMBERS.read_text().splitlines() if NUMBERS.exists() else []
     return {said["name"]: said for said in map(json.loads, lines)}
 
 
+@cache
 def batch(words: str | None) -> TextBatch:
+    """The documents, cut by this splitter; what is measured on them is measured once."""
     texts = [document["text"] for document in DOCUMENTS]
     return TextBatch(texts, Lexicon().vocabulary(words_by_name(words or WORDS)))
 
@@ -55,9 +58,9 @@ def numbers(signal: Signal, measured: Measured) -> Golden:
 
 def family_numbers(family: Family) -> dict[str, Golden]:
     """The numbers of a family's signals on the raw texts."""
-    found = family.measure(batch(family.words))
+    found = batch(family.words).measured(family)
     assert found.keys() == {signal.name for signal in family.signals}
-    return {f"{family.name}: {signal.name}": numbers(signal, found[signal.name]) for signal in family.signals}
+    return {signal.name: numbers(signal, found[signal.name]) for signal in family.signals}
 
 
 def edit_numbers(edit: Edit) -> dict[str, Golden]:

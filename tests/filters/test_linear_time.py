@@ -10,7 +10,8 @@ from filters import kernels, kernels_chunks, kernels_lines
 from filters.batch import TextBatch
 from filters.catalogue import FAMILIES
 from filters.rule import Family
-from filters.tokens import Lexicon, Vocabulary, WordSplitter, code_points
+from filters.splitter import WordSplitter
+from filters.tokens import Lexicon, Vocabulary, code_points
 from pipelines.words import spacy_english, unicode_words
 
 MOST = 2.3

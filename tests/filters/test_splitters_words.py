@@ -9,8 +9,9 @@ from filters import kernels_web, kernels_words
 from filters.batch import TextBatch
 from filters.characters import point_classes
 from filters.phrases import phrases
+from filters.splitter import WordSplitter
 from filters.splitters_words import UAX29, UAX29_FIRST, WHITESPACE
-from filters.tokens import Vocabulary, WordSplitter
+from filters.tokens import Vocabulary
 from filters.word_break import word_break_classes
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.punctuation import PUNCTUATION, TERMINAL
+from filters.splitter import WordSplitter
 from filters.token_flags import ALPHA, GOPHER_STOP_WORDS, STOP_WORDS, SYMBOL
-from filters.tokens import SPACE, Vocabulary, WordSplitter, spaced
+from filters.tokens import SPACE, Vocabulary, spaced
 from pipelines.words import spacy_english, unicode_words
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab .(\n"), max_size=8)
