@@ -2,8 +2,9 @@
 
 The rules bear the names of their reasons in the paper, but the code often measures something else: ellipses, hashes and
 words without a letter are counted against *characters*, n-grams are n-grams of characters, and of repeated ones of 5 to
-10 only the number of different characters in them counts. Signals say what is measured. Words are those of NLTK
-(`punkt_english`); with another splitter the numbers of words and sentences are its own. What differs from the code:
+10 only the number of different characters in them counts. Signals say what is measured. Words are the recipe's; the
+code has NLTK's (`words: punkt_english`, 20 ms a page where spaCy's words are shared with other families), and with
+another splitter the numbers of words and sentences are its own. What differs from the code:
 
 * Ratios without characters, chunks or words are undefined, and no rule passes them; the code drops such a page at
   another rule or by an exception, but for one of ASCII white space alone, which `characters` drops here and there.
@@ -264,4 +265,4 @@ def measured(batch: TextBatch) -> Signals:
     return {**measured_characters(batch), **measured_chunks(batch), **measured_normal(normalised(batch))}
 
 
-QUALITY = Family(name="matrix_en", rules=RULES, measure=measured, words="punkt_english")
+QUALITY = Family(name="matrix_en", rules=RULES, measure=measured)

@@ -377,11 +377,13 @@ def datatrove_document(batch: Decisions, index: int) -> dict[str, Any]:
 
 
 def check_here(recipe: Recipe) -> None:
-    """Raise unless what the recipe names is here: models of the right sha256 that know their label, datatrove filters
-    whose constructors take their arguments. Loads every model.
+    """Raise unless what the recipe names is here: word splitters with their packages, models of the right sha256 that
+    know their label, datatrove filters whose constructors take their arguments. Loads every model.
     """
     for step in recipe.steps:
-        if isinstance(step.value, Classifier):
+        if isinstance(step.value, Rules | EditStep):
+            words_by_name(step.value.words)
+        elif isinstance(step.value, Classifier):
             model_of(step.value)
         elif isinstance(step.value, Datatrove):
             step.value.made()

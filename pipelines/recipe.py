@@ -26,6 +26,7 @@ from filters.rule import Family, Rule, Signal, Signals
 from pipelines import yaml_data
 from pipelines.classifier import Classifier
 from pipelines.datatrove_filter import Datatrove
+from pipelines.datatrove_words import PREFIX, datatrove_languages
 from pipelines.entry_points import installed_edits, installed_families
 from pipelines.read import ReadOptions
 from pipelines.recipe_data import Data, Name
@@ -146,7 +147,7 @@ class Rules(Data):
     def _names_resolve(self) -> Self:
         for name in self.families:
             known(name, [family.name for family in families()], "family of rules")
-        known(self.words, SPLITTERS, "word splitter")
+        known_words(self.words)
         names = [rule.name for family in self.resolved_families for rule in family.rules]
         for name in (*self.set, *self.without):
             known(name, names, "rule of these families")
@@ -180,7 +181,7 @@ class EditStep(Data):
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
         known(self.name, [edit.name for edit in edits()], "edit")
-        known(self.words, SPLITTERS, "word splitter")
+        known_words(self.words)
         return self
 
     @property
@@ -330,6 +331,7 @@ class Recipe(Data):
                 names |= value.packages
             elif isinstance(value, Rules | EditStep):
                 names |= {"spacy_english": {"spacy"}, "punkt_english": {"nltk"}}.get(value.words, set())
+                names |= {"datatrove", "spacy"} if value.words.startswith(PREFIX) else set()
                 names |= added_by(value)
         return sorted(names | ({"tiktoken"} if self.tokenizer else set()))
 
@@ -383,6 +385,14 @@ FORMAT = 1
 
 # A model is what its sha256 says, wherever it lies; bounds and rules left out show in the rules.
 NOT_IDENTITY: Mapping[type[Data], set[str]] = {Rules: {"set", "without"}, Classifier: {"model"}}
+
+
+def known_words(name: str) -> None:
+    """Raise ValueError with the nearest right name unless there is a word splitter of this name."""
+    if name.startswith(PREFIX):
+        known(name.removeprefix(PREFIX), list(datatrove_languages()), "language of datatrove's tokenizers")
+    else:
+        known(name, SPLITTERS, "word splitter")
 
 
 def families() -> tuple[Family, ...]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from filters import catalogue
-from filters.errors import RecipeError
+from filters.errors import RecipeError, ResourceMissing
+from pipelines.decide import check_here
 from pipelines.recipe import Extract, Language, Recipe, load_recipe, parse_recipe, recipe_names
 
 GOOD = """\
@@ -153,3 +154,12 @@ def test_the_papers_thresholds_are_the_papers() -> None:
     assert bounds["fineweb_paper.char_dup_ratio"] in ("(-∞, 0.1)", "(-∞, 0.1]")
     assert bounds["fineweb_paper.line_punct_ratio"] == "(0.12, ∞)"
     assert bounds["fineweb_paper.short_line_ratio"] == "(-∞, 0.67)"
+
+
+def test_datatroves_tokenizers_are_named_by_language_and_checked_before_a_run() -> None:
+    text = "{name: t, says: t, steps: [{rules: {families: [fineweb2_fra_Latn], words: 'datatrove:%s'}}]}"
+    assert parse_recipe(text % "fra_Latn", where="t").words == "datatrove:fra_Latn"
+    with pytest.raises(RecipeError, match="fra_Latm.*fra_Latn"):
+        parse_recipe(text % "fra_Latm", where="t")
+    with pytest.raises(ResourceMissing, match="datatrove:jpn_Jpan lacks a package"):
+        check_here(parse_recipe(text % "jpn_Jpan", where="t"))
