@@ -30,7 +30,6 @@ from pipelines.read import read_slice
 from pipelines.recipe import Language, Recipe, known, load_recipe
 from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER, read_table
-from pipelines.signals import signal_columns
 from pipelines.sources import cut
 from pipelines.yaml_data import nearest
 
@@ -56,9 +55,9 @@ def make_runner(
     return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, **given)
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, *, all_signals: bool = False) -> None:
     """Raise unless what the recipe names is here: its models and filters, and the languages that its model knows."""
-    check_here(recipe)
+    check_here(recipe, all_signals=all_signals)
     language = recipe.step(Language)
     if isinstance(language, Language):
         names = labels(language.model)
@@ -98,8 +97,7 @@ def run_recipe(
     options = TaskOptions(
         recipe=recipe, dump=dump, dropped_samples=dropped_samples, annotate=annotate, all_signals=all_signals
     )
-    signal_columns(recipe, all_signals=all_signals)  # raises where two would have one name
-    check_recipe(recipe)
+    check_recipe(recipe, all_signals=all_signals)
     with (
         Progress(sys.stderr, quiet=quiet) as progress,
         store.locked(take_over=take_over),

@@ -37,6 +37,10 @@ TASK_SECONDS = 6 * 3600.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
+# Ray's own errors are RuntimeError or ConnectionError where it starts.
+START_FAULTS = (OSError, RuntimeError, ValueError)
+
+
 class OnRay:
     """A runner on Ray. One task takes one CPU; the parser child works while its worker waits.
 
@@ -85,20 +89,28 @@ class OnRay:
         folder = str(stack.enter_context(scratch("gm-ray-", Path("/tmp"))))
         stack.callback(ray.shutdown)
         try:
-            with handler_kept():
-                ray.init(
-                    address="local",
-                    num_cpus=self.workers,
-                    num_gpus=0,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                    _node_ip_address="127.0.0.1",
-                )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
+            self._start(ray, folder)
+        except START_FAULTS:
+            # Of two that start at the same moment on one machine, one may have been given the other's port.
+            ray.shutdown()
+            try:
+                self._start(ray, folder)
+            except START_FAULTS as error:
+                raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
+
+    def _start(self, ray: Any, folder: str) -> None:
+        with handler_kept():
+            ray.init(
+                address="local",
+                num_cpus=self.workers,
+                num_gpus=0,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
 
     def _enter_cluster(self, stack: ExitStack, address: str) -> None:
         if "://" in address:

@@ -20,7 +20,7 @@ from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json
 from infra.runner import Runner
 from infra.stored import Store, read_decoded, usable
-from infra.work import PACK, PROCESS, PackTask, Report, Task, published_schemas
+from infra.work import KINDS, PACK, PROCESS, PackTask, Report, Task, published_schemas
 from pipelines.accounts import Accounts
 from pipelines.pack import dataset_sha256, parts
 from pipelines.process import TaskOptions
@@ -237,6 +237,8 @@ def publish(made: Finished) -> Finished:
         failpoint("publish.begun")
     for kind in files:
         made.store.show(kind, pairs[kind])
+    # What an earlier run of other options published is no part of this one.
+    made.store.remove([one.name for kind in KINDS if kind not in files for one in made.store.listed(kind, "part-")])
     with usable(made.store.url):
         failpoint("publish.shown")
     made.store.replace(RUN_FILE, said)
@@ -251,7 +253,10 @@ def is_published(made: Finished, said: bytes) -> bool:
     except FileNotFoundError:
         return False
     found = {one.name: one.bytes for kind in made.files for one in made.store.listed(kind)}
-    return all(found.get(entry.path) == entry.bytes for entries in made.files.values() for entry in entries)
+    others = any(True for kind in KINDS if kind not in made.files for _ in made.store.listed(kind, "part-"))
+    return not others and all(
+        found.get(entry.path) == entry.bytes for entries in made.files.values() for entry in entries
+    )
 
 
 def run_json(made: Finished) -> dict[str, Any]:

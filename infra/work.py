@@ -26,7 +26,7 @@ from pipelines.read import record_starts
 from pipelines.recipe import FORMAT
 from pipelines.record import Position, Slice, Source
 from pipelines.schema import DATASET
-from pipelines.signals import signal_columns
+from pipelines.signals import signals_identity
 from pipelines.sources import current_version
 from pipelines.storage import StoredFile
 
@@ -54,10 +54,12 @@ def identity(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def signals_identity(options: TaskOptions) -> list[list[str]]:
-    """What the numbers of all signals depend on beside the recipe: another release may measure more of them."""
-    columns = signal_columns(options.recipe, all_signals=True)
-    return [[column.name, str(column.signal.revision), column.words] for column in columns]
+def said_of(schema: pa.Schema) -> list[list[str]]:
+    """A schema as plain data: names, types, and what the fields' metadata say."""
+    said = {field.name: sorted((field.metadata or {}).items()) for field in schema}
+    return [
+        [field.name, str(field.type), *(f"{key!r}={value!r}" for key, value in said[field.name])] for field in schema
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class ProcessTask:
         """Hash of the stage, its parameters, and the identity of the bytes it reads."""
         inputs = [[one.source.path, one.source.size, one.source.version, one.start, one.end] for one in self.slices]
         options = self.options
-        annotated = [options.annotate, options.all_signals and signals_identity(options)]
+        annotated = options.annotate and signals_identity(options.recipe, all_signals=options.all_signals)
         return identity(PROCESS, options.recipe.sha256, options.dump, options.dropped_samples, annotated, inputs)
 
 
@@ -115,8 +117,8 @@ class PackTask:
     @property
     def id(self) -> str:
         """Hash of what is packed, by content, and which rows of it."""
-        content = [run.content for run in self.runs]
-        return identity(PACK, FORMAT, self.kind, self.index, content, self.skip, self.rows, self.limit)
+        content, schema = [run.content for run in self.runs], said_of(self.schema)
+        return identity(PACK, FORMAT, self.kind, schema, self.index, content, self.skip, self.rows, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,7 @@ def perform_process(task: ProcessTask, report: Report) -> Manifest:
     """Decide and write the documents of the task's slices."""
     check_unchanged(task.slices)
     decider = held_decider(task.options)
+    decider.timing_dependent = False
     with task.store.attempt(task.id) as attempt:
         accounts = process(
             task.slices, task.options, attempt.folder, decider=decider, report=lambda now: report(task.id, now)
@@ -209,7 +212,7 @@ def perform_process(task: ProcessTask, report: Report) -> Manifest:
             says={"recipe": task.options.recipe.sha256, "slices": [asdict(one) for one in task.slices]},
             files=entries(task.store, attempt),
             accounts=accounts,
-            timing_dependent=has_deadline(attempt.folder / "quarantined.parquet"),
+            timing_dependent=decider.timing_dependent or has_deadline(attempt.folder / "quarantined.parquet"),
         )
 
 

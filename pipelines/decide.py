@@ -30,7 +30,7 @@ from pipelines.extract import Extracted, Parser
 from pipelines.langid import best_and_wanted
 from pipelines.recipe import EditStep, Extract, Gate, Language, Pattern, Recipe, Rules, Url, step_rules
 from pipelines.record import Page
-from pipelines.signals import RAW, column_name, unnamed, view_made, views
+from pipelines.signals import RAW, column_name, signal_columns, unnamed, view_made, views
 from pipelines.tokenizers import token_counts
 from pipelines.urls import block_lists, url_signals
 from pipelines.words import words_by_name
@@ -135,7 +135,8 @@ class Decider:
     use.
 
     annotate: measure every document to the end and hold the numbers. all_signals: also those of the families that the
-    recipe does not name, on the raw text.
+    recipe does not name, on the raw text. timing_dependent: whether a deadline has met any page since it was set to
+    False, even one that a rule drops.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Decider:
         self._parser = parser
         self._annotate = annotate
         self._others = unnamed(recipe) if all_signals else ()
+        self.timing_dependent = False
         self._lexicon = Lexicon()
         self._texts: list[str] = []
         self._cut: dict[str, TextBatch] = {}
@@ -203,6 +205,7 @@ class Decider:
         if not any(view_made(step.value) for step in self.recipe.steps):
             self._measure_others(batch)
         self._count_tokens(batch)
+        self._texts, self._cut = [], {}
         return batch
 
     def _take_text(self, batch: Decisions) -> None:
@@ -256,16 +259,20 @@ class Decider:
             return self._too_large(page.text) or Extracted(text=page.text)
         sampled = gate is not None and in_sample(page, gate.sample)
         despite = gate is not None and (sampled or self._annotate)
-        got = self.parser.parse(page.text, despite_gate=despite)
-        if got.refused is None:
-            got = self._too_large(got.text) or got
+        got = self._parsed(page, despite_gate=despite)
         if despite and got.refused is not None:
-            got = self.parser.parse(page.text)  # what the gate would have spared is no fact of the page
-            if got.refused is None and not (stopped := gate is not None and got.wanted < gate.low):
-                got = self._too_large(got.text) or got
-            elif got.refused is None and stopped:
-                got = replace(got, text="")
+            # What the gate would have spared is no fact of the page: only one that it lets through is quarantined.
+            gated = self._parsed(page, despite_gate=False)
+            if gated.refused is None and gate is not None and gated.wanted < gate.low:
+                batch.gate["stopped"] += 1
+                return replace(got, wanted=gated.wanted) if self._annotate else replace(gated, text="")
+            got = gated
         return self._past_gate(batch, got, gate, sampled)
+
+    def _parsed(self, page: Page, *, despite_gate: bool) -> Extracted:
+        got = self.parser.parse(page.text, despite_gate=despite_gate)
+        self.timing_dependent = self.timing_dependent or got.timing_dependent
+        return got if got.refused is not None else self._too_large(got.text) or got
 
     def _past_gate(self, batch: Decisions, got: Extracted, gate: Gate | None, sampled: bool) -> Extracted:
         language = self.recipe.step(Language)
@@ -325,12 +332,12 @@ class Decider:
         for index, verdict in zip(asked, found, strict=True):
             if verdict.fault is not None:
                 batch.refuse(index, Extracted(refused="filter_error", detail=f"{step.signal.name}: {verdict.fault}"))
-            elif verdict.text != batch.text[index] and not step.rewrites:
+            elif verdict.text != batch.text[index] and not step.rewrites and batch.first[index] < 0:
                 raise RecipeError(
                     f"{self.recipe.name}: {step.signal.name} changed the text of {batch.pages[index].record_id}. Say "
                     "`rewrites: true` in its step."
                 )
-            elif verdict.kept:
+            elif verdict.kept and step.rewrites:
                 batch.text[index] = verdict.text
         batch.leave(dropped=False)
         kept = np.array([verdict.kept for verdict in found if verdict.fault is None], np.uint32)
@@ -376,14 +383,14 @@ def datatrove_document(batch: Decisions, index: int) -> dict[str, Any]:
     return {"text": batch.text[index], "id": page.record_id, "metadata": metadata}
 
 
-def check_here(recipe: Recipe) -> None:
+def check_here(recipe: Recipe, *, all_signals: bool = False) -> None:
     """Raise unless what the recipe names is here: word splitters with their packages, models of the right sha256 that
     know their label, datatrove filters whose constructors take their arguments. Loads every model.
     """
+    for words in {column.words for column in signal_columns(recipe, all_signals=all_signals)} - {""}:
+        words_by_name(words)
     for step in recipe.steps:
-        if isinstance(step.value, Rules | EditStep):
-            words_by_name(step.value.words)
-        elif isinstance(step.value, Classifier):
+        if isinstance(step.value, Classifier):
             model_of(step.value)
         elif isinstance(step.value, Datatrove):
             step.value.made()

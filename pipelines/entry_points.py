@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from filters import catalogue
+from filters import catalogue, language, url
 from filters.edit import Edit
 from filters.errors import RecipeError
 from filters.rule import Family, Signal
@@ -92,8 +92,23 @@ def installed_families() -> tuple[Installed[Family], ...]:
     every = [*ours, *((one.value, one.origin) for one in found)]
     refuse_twice("family", [*((name, OURS) for name in RESERVED), *((family.name, origin) for family, origin in every)])
     refuse_twice("rule", [(rule.name, origin) for family, origin in every for rule in family.rules])
-    refuse_two_meanings([(signal, origin) for family, origin in every for signal in family.signals])
+    own = [(signal, OURS) for signal in (*step_signals(), *(s for edit in catalogue.EDITS for s in edit.notices))]
+    refuse_two_meanings([*own, *((signal, origin) for family, origin in every for signal in family.signals)])
+    for one in found:
+        refuse_odd_names(one.value.signals, one.origin)
     return found
+
+
+def step_signals() -> tuple[Signal, ...]:
+    """The signals of the steps that are no families."""
+    return (*(rule.signal for rule in url.RULES), language.CHARACTERS, language.WANTED, language.GATE)
+
+
+def refuse_odd_names(signals: Iterable[Signal], origin: str) -> None:
+    """Raise RecipeError where a signal's name could be taken for another column."""
+    for signal in signals:
+        if "." not in signal.name or "@" in signal.name:
+            raise RecipeError(f"{origin}: a signal is called FAMILY.WHAT, without `@`; {signal.name!r} is not.")
 
 
 @cache

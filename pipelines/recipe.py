@@ -32,7 +32,7 @@ from pipelines.read import ReadOptions
 from pipelines.recipe_data import Data, Name
 from pipelines.recipe_data import known as known
 from pipelines.resources import RESOURCES, resource_sha256
-from pipelines.words import SPLITTERS
+from pipelines.words import SPLITTERS, word_packages
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -286,6 +286,8 @@ class Recipe(Data):
         texts = [index for index, kind in enumerate(kinds) if kind in (Language, *on_text)]
         if Extract in kinds and texts and kinds.index(Extract) > texts[0]:
             raise ValueError("language, rules and edit work on text: put extract before them")
+        if Url in kinds and Gate in kinds and kinds.index(Gate) < kinds.index(Url):
+            raise ValueError("a URL is looked up at no cost: put url before gate")
         if Extract in kinds and Gate in kinds and kinds.index(Gate) > kinds.index(Extract):
             raise ValueError("the gate spares the extractor: put gate before extract")
         names = [rule.name for rule in self.rules]
@@ -330,8 +332,8 @@ class Recipe(Data):
             elif isinstance(value, Datatrove):
                 names |= value.packages
             elif isinstance(value, Rules | EditStep):
-                names |= {"spacy_english": {"spacy"}, "punkt_english": {"nltk"}}.get(value.words, set())
-                names |= {"datatrove", "spacy"} if value.words.startswith(PREFIX) else set()
+                for words in used_words(value):
+                    names |= word_packages(words)
                 names |= added_by(value)
         return sorted(names | ({"tiktoken"} if self.tokenizer else set()))
 
@@ -385,6 +387,12 @@ FORMAT = 1
 
 # A model is what its sha256 says, wherever it lies; bounds and rules left out show in the rules.
 NOT_IDENTITY: Mapping[type[Data], set[str]] = {Rules: {"set", "without"}, Classifier: {"model"}}
+
+
+def used_words(step: Rules | EditStep) -> set[str]:
+    """The word splitters that a step uses: its own, and those that its families or its edit fix."""
+    fixed = {step.edit.words} if isinstance(step, EditStep) else {family.words for family in step.resolved_families}
+    return {words or step.words for words in fixed}
 
 
 def known_words(name: str) -> None:

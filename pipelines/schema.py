@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -82,6 +83,7 @@ LOSSES = pa.schema(
 ORDER = ["file_path", "offset", "inner"]
 GROUP_BYTES = 64 << 20
 GROUP_ROWS = 10_000
+LIST_ITEM_BYTES = 8  # of a signal per line: two counts, or less
 
 
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
@@ -105,10 +107,15 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable
 
 
 def text_bytes(batch: pa.RecordBatch) -> list[int]:
-    """UTF-8 bytes of each row's text; 0 where the schema has none or it is null."""
-    if "text" not in batch.schema.names:
-        return [0] * batch.num_rows
-    return [length or 0 for length in pc.binary_length(batch.column("text")).to_pylist()]
+    """Bytes of each row's text and lists, which are what a row may have much of; 0 where it has none."""
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        if pa.types.is_list(column.type):
+            sizes += LIST_ITEM_BYTES * pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    if "text" in batch.schema.names:
+        sizes += pc.binary_length(batch.column("text")).fill_null(0).to_numpy(zero_copy_only=False)
+    counted: list[int] = sizes.tolist()
+    return counted
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:

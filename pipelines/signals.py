@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from filters import url
 from filters.errors import RecipeError
 from filters.rule import Family, Measured, Rule, Signal
 from pipelines.datatrove_filter import Datatrove
+from pipelines.entry_points import installed_families
 from pipelines.recipe import AnyStep, EditStep, OwnStep, Recipe, Rules, Step, Url, families, step_rules
 from pipelines.schema import KEPT
+from pipelines.words import word_packages
 
 RAW = "raw"
 """The view that the extractor gives."""
@@ -157,6 +160,20 @@ def unnamed(recipe: Recipe) -> tuple[Family, ...]:
     """The families that stand in no step of the recipe."""
     named = {name for step in recipe.steps if isinstance(step.value, Rules) for name in step.value.families}
     return tuple(family for family in families() if family.name not in named)
+
+
+def signals_identity(recipe: Recipe, *, all_signals: bool) -> list[list[str]]:
+    """What the stored numbers depend on beside the recipe's own identity: columns, revisions, splitters, releases."""
+    columns = signal_columns(recipe, all_signals=all_signals)
+    packages = {name for column in columns for name in word_packages(column.words)} | {"tldextract"}
+    if all_signals:
+        packages |= {one.distribution for one in installed_families()}
+    said = [
+        [column.name, str(signal.revision), signal.kind, signal.per, column.view, column.words]
+        for column in columns
+        for signal in [column.signal]
+    ]
+    return [*said, *([name, version(name)] for name in sorted(packages))]
 
 
 def rule_columns(recipe: Recipe) -> tuple[tuple[Rule, str], ...]:

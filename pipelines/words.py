@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 from filters.bigscience_words import BIGSCIENCE
@@ -108,6 +109,19 @@ MAKERS: dict[str, Callable[[], WordSplitter]] = {
     "unicode_words": unicode_words,
 }
 SPLITTERS = (*MAKERS, *(splitter.name for splitter in BY_CHUNK))
+
+
+def word_packages(name: str) -> set[str]:
+    """The distributions whose release bears on the words of this splitter.
+
+    Of datatrove's tokenizers that of a language takes some packages of the extra `multilingual`: all of those that are
+    installed are named.
+    """
+    if not name.startswith(PREFIX):
+        return {"spacy_english": {"spacy"}, "punkt_english": {"nltk"}}.get(name, set())
+    listed = [line for line in requires("datatrove") or [] if "multilingual" in line.partition(";")[2]]
+    extra = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in listed}
+    return {"datatrove", "spacy"} | {one for one in extra if any(distributions(name=one))}
 
 
 def words_by_name(name: str) -> WordSplitter:

@@ -134,9 +134,9 @@ def test_the_json_schema_of_recipes_is_published_and_is_that_of_the_code() -> No
     assert stored == Recipe.model_json_schema()
 
 
-def test_every_family_has_rules_and_every_rule_a_source() -> None:
+def test_every_family_has_signals_and_every_rule_a_source() -> None:
     for family in catalogue.FAMILIES:
-        assert family.rules
+        assert family.signals
         for rule in family.rules:
             assert rule.paper.title
             assert rule.paper.url.startswith("https://")

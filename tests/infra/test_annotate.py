@@ -9,16 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from filters import catalogue, redpajama
 from filters.errors import InputError, RecipeError, VerifyFailed
-from infra.commands import retry_quarantined, run_recipe
+from infra.commands import WARM_PAGE, retry_quarantined, run_recipe
 from infra.demo_crawl import build_demo_crawl
 from infra.run import Finished, read_run
+from infra.store import open_store
 from infra.verify import verify
+from infra.work import ProcessTask
 from pipelines.accounts import Accounts
+from pipelines.decide import Decider
+from pipelines.extract import Extracted
+from pipelines.process import TaskOptions
 from pipelines.recipe import Recipe, load_recipe, parse_recipe
+from pipelines.record import Page
+from pipelines.schema import write_parquet
 from pipelines.signals import rule_columns, signals_schema, values_of
 
 RESILIPARSE = load_recipe("fineweb-resiliparse")
@@ -58,7 +67,9 @@ def gated() -> Recipe:
     return Recipe.model_validate(said)
 
 
-@pytest.mark.parametrize("recipe", [RESILIPARSE, gated()], ids=["plain", "gated"])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(RESILIPARSE, id="plain"), pytest.param(gated(), id="gated", marks=pytest.mark.full)]
+)
 def test_fast_and_annotate_mode_keep_the_same_documents_for_the_same_reasons(
     recipe: Recipe, crawl: Path, tmp_path: Path
 ) -> None:
@@ -197,3 +208,92 @@ def test_a_text_above_the_limit_is_quarantined_by_size(tmp_path: Path) -> None:
     )
     made = run([rows], tmp_path / "out", recipe=recipe, allow_quarantined=True)
     assert made.accounts.quarantined == {"text_bytes": 1}
+
+
+def rows_recipe(*steps: str) -> Recipe:
+    return parse_recipe(f"{{name: t, says: t, steps: [{', '.join(steps)}]}}", where="t.yaml")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"id": "{at}", "text": "{"word " * at}"}}\n' for at in range(40)))
+    return path
+
+
+def test_a_later_run_leaves_no_texts_and_signals_of_an_earlier_one(rows: Path, tmp_path: Path) -> None:
+    recipe, out = rows_recipe("{rules: {families: [ccnet]}}"), tmp_path / "out"
+    run([rows], out, recipe=recipe, annotate=True)
+    assert (out / "signals").exists()
+    made = run([rows], out, recipe=recipe)
+    assert list(out.glob("signals/*")) == list(out.glob("text/*")) == []
+    assert verify(made) > 0
+    assert run([rows], out, recipe=recipe).done_now == 0
+
+
+def test_parts_without_rows_are_packed_anew_for_other_signals(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(f'{{"id": "a", "text": "{"e" * 600}"}}\n')
+    for family in ("ccnet", "oscar"):
+        recipe = rows_recipe(f"{{rules: {{families: [{family}]}}}}").model_copy(
+            update={"read": RESILIPARSE.read.model_copy(update={"max_text_bytes": 100})}
+        )
+        made = run([rows], tmp_path / "out", recipe=recipe, annotate=True, allow_quarantined=True)
+        names = pq.read_schema(tmp_path / "out" / "signals" / "part-00000.parquet").names
+        assert any(name.startswith(f"{family}.") for name in names)
+        assert made.accounts.quarantined == {"text_bytes": 1}
+
+
+def task_id(recipe: Recipe, *, annotate: bool = True, all_signals: bool = False) -> str:
+    options = TaskOptions(recipe=recipe, annotate=annotate, all_signals=all_signals)
+    return ProcessTask(store=open_store("memory://t"), slices=(), options=options).id
+
+
+def test_a_task_is_named_after_all_that_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = rows_recipe("{rules: {families: [redpajama]}}")
+    before = [task_id(recipe), task_id(recipe, all_signals=True), task_id(recipe, annotate=False)]
+    assert len(set(before)) == 3
+    moved = replace(redpajama.QUALITY, unruled=tuple(replace(one, revision=9) for one in redpajama.QUALITY.unruled))
+    everything = tuple(moved if family.name == moved.name else family for family in catalogue.FAMILIES)
+    monkeypatch.setattr(catalogue, "FAMILIES", everything)
+    assert task_id(recipe) not in before
+    assert task_id(recipe, annotate=False) == before[2]
+
+
+def test_row_groups_of_signals_per_line_are_bounded_by_their_items(tmp_path: Path) -> None:
+    schema = pa.schema([("lines", pa.list_(pa.uint32()))])
+    batch = pa.record_batch([pa.array([list(range(1_000_000))] * 40, schema.field("lines").type)], schema=schema)
+    write_parquet(tmp_path / "lines.parquet", [batch], schema)
+    assert pq.ParquetFile(tmp_path / "lines.parquet").num_row_groups == 5  # 8 MB a row, 64 MiB a group
+
+
+class Slow:
+    """A parser of which no page has a text within its deadline, unless the gate spares it."""
+
+    def __init__(self, wanted: float) -> None:
+        self.wanted = wanted
+
+    def parse(self, html: str, *, despite_gate: bool = False) -> Extracted:
+        if self.wanted < 0.1 and not despite_gate:
+            return Extracted(gated=True, wanted=self.wanted)
+        return Extracted(refused="deadline", detail="slow", timing_dependent=True)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("annotate", "sample", "asked"), [(True, 0.0, True), (False, 1.0, True), (False, 0.0, False)])
+def test_a_deadline_that_a_gate_would_have_spared_quarantines_nothing_and_is_remembered(
+    annotate: bool, sample: float, asked: bool, make_page: Callable[..., str]
+) -> None:
+    said = gated().model_dump(mode="json")
+    said["steps"] = [step for step in said["steps"] if step["url"] is None]
+    said["steps"][0]["gate"]["sample"] = sample
+    page = replace(Page(**WARM_PAGE), text=make_page(1))
+    decider = Decider(Recipe.model_validate(said), parser=Slow(0.01), annotate=annotate)  # type: ignore[arg-type]
+    decided = decider.decide([page])
+    assert decided.refused == {}
+    assert decided.first.tolist() == [0]
+    assert (decided.raw == [None]) == annotate
+    assert decided.gate["stopped"] == 1
+    assert decider.timing_dependent == asked

@@ -163,3 +163,16 @@ def test_datatroves_tokenizers_are_named_by_language_and_checked_before_a_run() 
         parse_recipe(text % "fra_Latm", where="t")
     with pytest.raises(ResourceMissing, match="datatrove:jpn_Jpan lacks a package"):
         check_here(parse_recipe(text % "jpn_Jpan", where="t"))
+
+
+def test_a_gate_before_the_url_is_refused() -> None:
+    text = "{name: t, says: t, steps: [{gate: {}}, {url: {}}, {extract: {engine: resiliparse}}, {language: {}}]}"
+    with pytest.raises(RecipeError, match="put url before gate"):
+        parse_recipe(text, where="t")
+
+
+def test_the_packages_of_every_splitter_bear_on_a_recipe() -> None:
+    text = "{name: t, says: t, steps: [{rules: {families: [fineweb2_kor_Hang], words: 'datatrove:%s'}}]}"
+    assert {"datatrove", "spacy"} <= set(parse_recipe(text % "fra_Latn", where="t").packages)
+    plain = parse_recipe("{name: t, says: t, steps: [{rules: {families: [dolma]}}]}", where="t")
+    assert "spacy" not in plain.packages  # the family has its own words
