@@ -145,11 +145,18 @@ def report_run(made: Any, *, as_json: bool) -> None:
     print(f"\ndataset   {out}/dataset  {len(made.files['dataset'])} part(s), {size:,} bytes")
     print(f"          sha256 {made.dataset_sha256}")
     print(f"dropped   {out}/dropped  samples, each with its rule and value")
+    if made.options.annotate:
+        text, signals = (sum(entry.bytes for entry in made.files[kind]) for kind in ("text", "signals"))
+        print(f"text      {out}/text  every document that was not quarantined, {text:,} bytes")
+        print(f"signals   {out}/signals  what was measured of it, {signals:,} bytes")
     print(f"\nnext      {me} show {out}")
     if made.accounts.dropped:
         print(
             f"          {me} show {out} --dropped {max(made.accounts.dropped, key=made.accounts.dropped.__getitem__)}"
         )
+    if made.options.annotate:
+        print(f"          {me} inspect {out} --rules")
+        print(f"          {me} thresholds {out}")
     print(f"          {me} verify {out}")
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.options import Json, Out
-from infra.terminal import data, from_here, print_documents, table, visible
+from infra.terminal import data, from_here, page_written, print_documents, table, visible
 
 if TYPE_CHECKING:
     from infra.look import Explanation
@@ -158,7 +158,7 @@ def explain(
     found = explained(read_run(open_store(out)), document, rules=rule or ())
     if html is not None:
         # Lone surrogates, which a damaged page can hold, are shown as such by `visible`.
-        html.write_text(explanation_page(found), encoding="utf-8")
+        page_written(html, lambda: explanation_page(found))
     if as_json:
         data([explanation_json(one) for one in found])
         return
@@ -187,7 +187,7 @@ def show_explanation(one: Explanation) -> None:
         print(f"\n{rule.name}: {rule.signal.says}\n  {rule.paper.title}, {rule.paper.where}\n  {rule.paper.url}")
     bounded = {column for _, column in one.columns}
     others = [number for number in one.numbers if number.column not in bounded]
-    if others:
+    if others and one.row["outcome"] != "quarantined":
         print("\nsignals that no rule of the recipe bounds")
         table(
             [("signal", "left"), ("number", "right"), ("", "left")],

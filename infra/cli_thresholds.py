@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from infra.options import Json, Out
-from infra.terminal import data, from_here, table, visible
+from infra.terminal import data, from_here, page_written, table, visible
 
 if TYPE_CHECKING:
     from infra.thresholds import Threshold, Thresholds
@@ -43,7 +43,7 @@ def thresholds(
     reference = None if against is None else read_run(open_store(against))
     found = found_thresholds(read_run(open_store(out)), reference, names=signal or (), worth=worth, sample=sample)
     if html is not None:
-        html.write_text(thresholds_page(found, pool=out, reference=against), encoding="utf-8")
+        page_written(html, lambda: thresholds_page(found, pool=out, reference=against))
     if as_json:
         data(thresholds_json(found))
         return
@@ -60,10 +60,18 @@ def show(found: Thresholds, *, compared: bool) -> None:
         columns = [("signal", "left"), ("p5", "right"), ("median", "right"), ("p95", "right")]
         columns += [("bound now", "left"), ("removes", "right")]
         table(columns, [(name(one), *spread(one), *bounds_now(one)) for one in found.signals])
+        print("\nremoves: of the documents with a text, those without a defined value among them")
         return
-    columns = [("signal", "left"), ("distance", "right"), ("median", "right")]
-    columns += [("proposed", "right"), ("of pool", "right"), ("of ref.", "right")]
-    table(columns, [(name(one), f"{one.distance:.3f}", spread(one)[1], *proposed(one)) for one in found.signals])
+    print(f"reference: {found.reference_documents:,} documents\n")
+    columns = [("signal", "left"), ("distance", "right"), ("bound now", "right")]
+    columns += [("proposed", "right"), ("removes", "right"), ("of ref.", "right")]
+    table(columns, [(name(one), f"{one.distance:.3f}", bounds_now(one)[0], *proposed(one)) for one in found.signals])
+    print(
+        "\nproposed: where the excess of this corpus falls below "
+        f"{found.worth:g} documents to one of the reference; removes: of the documents here with a value"
+    )
+    if not any(one.proposals for one in found.signals):
+        print("no bound is proposed: nowhere does this corpus exceed the reference by more than chance")
     if found.not_compared:
         print(f"\nnot stored by the reference, or measured otherwise: {visible(', '.join(found.not_compared))}")
 

@@ -119,6 +119,11 @@ def run_recipe(
             anonymous=anonymous,
             starts=lambda large: cut_starts(large, store, task_bytes, started, progress),
         )
+        if not annotate and {"text", "signals"} & store.top():
+            progress.say(
+                "text/ and signals/ are of an earlier run with --annotate and will be taken away; that command shows "
+                "them again without measuring anew"
+            )
         progress.expect(planned.input_bytes)
         progress.say(f"{recipe.name}: {len(planned.sources):,} files, {planned.input_bytes:,} bytes -> {store.url}")
         return run_plan(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.errors import InputError, RecipeError
+from filters.errors import InputError, RecipeError, VerifyFailed
 from filters.rule import Bools, Floats, Rule
+from infra.commit import FileEntry
 from infra.look import slices_of
 from infra.run import Finished
 from pipelines.recipe import load_recipe
@@ -63,7 +65,7 @@ def stored_schema(made: Finished) -> pa.Schema:
             + rerun_command(made, recipe_typed(made))
         )
     for entry in made.files["signals"]:
-        with made.store.open(entry.path, entry.bytes) as raw:
+        with readable(made, entry), made.store.open(entry.path, entry.bytes) as raw:
             return pq.read_schema(raw)
     return signals_schema(made.recipe, all_signals=made.options.all_signals)
 
@@ -111,10 +113,22 @@ def typed_inputs(made: Finished) -> list[str]:
 def groups(made: Finished, columns: Sequence[str]) -> Iterator[pa.Table]:
     """The row groups of `signals/` in order, of these columns."""
     for entry in made.files["signals"]:
-        with made.store.open(entry.path, entry.bytes) as raw, pq.ParquetFile(raw) as file:
+        with readable(made, entry), made.store.open(entry.path, entry.bytes) as raw, pq.ParquetFile(raw) as file:
             for group in range(file.num_row_groups):
                 # A column is found by its name or, where it is a struct, by its name before a dot: both ask for all.
                 yield file.read_row_group(group, columns=list(columns)).select(list(dict.fromkeys(columns)))
+
+
+@contextmanager
+def readable(made: Finished, entry: FileEntry) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into VerifyFailed naming it."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise VerifyFailed(
+            f"{made.store.url}/{entry.path} cannot be read ({error}). `gristmill verify` says whether it is what was "
+            "committed; the same run with --annotate makes it anew."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

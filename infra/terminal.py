@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from filters.errors import OutputError
 from filters.rule import Rule
 
 # Terminal control must not reach a terminal from a crawled page; neither must what reverses or hides text.
@@ -29,6 +30,16 @@ def visible(text: str) -> str:
     )
 
 
+def page_written(path: Path, make: Callable[[], str]) -> None:
+    """Write what `make` gives to `path`. Raises OutputError before making it where nothing can be written there."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+        path.write_text(make(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}). Choose another file for --html.") from error
+
+
 def data(value: Any) -> None:
     """Print one JSON object."""
     # Text comes from crawled pages: on a terminal nothing but ASCII is safe to print as it is.
@@ -37,19 +48,21 @@ def data(value: Any) -> None:
 
 def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) -> None:
     """Print a table; `columns` are (title, "left" or "right")."""
+    console = Console(highlight=False)
+    # What reads a pipe wants a row on a line.
+    console = console if console.is_terminal else Console(highlight=False, width=1_000)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in columns:
         shown.add_column(
             title,
             justify="right" if justify == "right" else "left",
             overflow="fold",
-            no_wrap=justify == "right",  # what is too long for a terminal folds a name, never a number
+            # A folded number is none, and a folded name cannot be copied; a narrow terminal folds names all the same.
+            no_wrap=justify == "right" or (shown.columns == [] and console.width >= 100),
         )
     for row in rows:
         shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    console = Console(highlight=False)
-    # What reads a pipe wants a row on a line.
-    (console if console.is_terminal else Console(highlight=False, width=1_000)).print(shown)
+    console.print(shown)
 
 
 def print_documents(rows: list[dict[str, Any]]) -> None:
@@ -67,12 +80,15 @@ def print_documents(rows: list[dict[str, Any]]) -> None:
         console.print("nothing here")
 
 
-def print_rules(shown: Iterable[Rule]) -> None:
+def print_rules(shown: Sequence[Rule]) -> None:
     """Print rules as a table."""
     table(
         [("rule", "left"), ("keeps", "left"), ("signal", "left"), ("source", "left")],
-        [(rule.name, rule.bounds, rule.signal.says, f"{rule.paper.where} <{rule.paper.url}>") for rule in shown],
+        [(rule.name, rule.bounds, rule.signal.says, rule.paper.where) for rule in shown],
     )
+    papers = dict.fromkeys((rule.paper.title, rule.paper.url) for rule in shown)
+    for title, url in papers:
+        print(f"{title}\n  {url}")
 
 
 def from_here(path: str) -> str:

@@ -6,17 +6,17 @@ are taken: keys are hashes, so that is a random sample, the same one each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from filters.errors import InputError
 from filters.rule import Rule
 from infra.run import Finished
+from infra.signal_rows import groups, stored_schema
 from pipelines.distribution import (
     Curve,
     Histogram,
@@ -36,7 +36,7 @@ SAMPLE = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class BoundNow:
-    """A rule of the run on a signal, and the shares of documents and of tokens with a value that it removes."""
+    """A rule of the run on a signal, and what it removes: shares of the documents with a text, and of their tokens."""
 
     rule: Rule
     documents: float
@@ -119,11 +119,7 @@ def thresholds(
 
 def stored_columns(made: Finished) -> dict[str, SignalColumn]:
     """The signals per document that a run stores, by column. Raises InputError where it stores none."""
-    if not made.options.annotate:
-        raise InputError(
-            f"{made.store.url} stores no signals. Run it again with --annotate: documents are decided anew, and every "
-            "signal of the recipe is stored."
-        )
+    stored_schema(made)
     columns = signal_columns(made.recipe, all_signals=made.options.all_signals)
     return {column.name: column for column in columns if column.signal.per == "document"}
 
@@ -147,10 +143,15 @@ def threshold(column: SignalColumn, pool: Chosen, reference: Chosen | None, wort
 
 
 def bound_now(rule: Rule, sample: Sample) -> BoundNow:
-    """What a rule removes of the documents with a value."""
+    """What a rule removes of the documents that have a text: those out of bounds, and those without a defined value."""
     kept = rule.passes(sample.values)
-    tokens = float(sample.weights[kept].sum()) / max(float(sample.weights.sum()), 1e-300)
-    return BoundNow(rule=rule, documents=1 - float(kept.sum()) / max(1, sample.count), tokens=1 - tokens)
+    documents = sample.count + sample.undefined
+    weight = float(sample.weights.sum()) + sample.undefined_weight
+    return BoundNow(
+        rule=rule,
+        documents=1 - float(kept.sum()) / max(1, documents),
+        tokens=1 - float(sample.weights[kept].sum()) / max(weight, 1e-300),
+    )
 
 
 def chosen(made: Finished, limit: int) -> Chosen:
@@ -193,11 +194,3 @@ def sampled_values(chosen: Chosen, name: str) -> Sample:
         values.append(values_of(column))
         missing.append(column.is_null().to_numpy(zero_copy_only=False))
     return sample_of(np.concatenate(values), np.concatenate(missing), chosen.weights)
-
-
-def groups(made: Finished, columns: list[str]) -> Iterator[pa.Table]:
-    """The row groups of `signals/`, in order, with these columns."""
-    for entry in made.files["signals"]:
-        with made.store.open(entry.path, entry.bytes) as raw, pq.ParquetFile(raw) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=columns)

@@ -35,6 +35,7 @@ from infra.signal_rows import (
     volume,
     weights,
 )
+from pipelines.datatrove_filter import Datatrove
 from pipelines.recipe import Step, edits, families
 from pipelines.signals import RAW, column_name, views
 from pipelines.words import SPLITTERS
@@ -179,6 +180,7 @@ def changed_rules(
     for name in without:
         if name not in ruled:
             raise InputError(f"--without {name}: the run has no such rule{hint(name, ruled)}")
+        refuse_rewriter(made, name)
     own = list(ruled)
     for asked in added:
         rule, column = added_rule(made, asked, schema, own)
@@ -236,12 +238,26 @@ def refuse_texts(made: Finished, key: str) -> None:
     )
 
 
+def refuse_rewriter(made: Finished, name: str) -> None:
+    """Raise InputError where the rule's step rewrites the text: without it, later steps would see other texts."""
+    for step in made.recipe.steps:
+        value = step.value
+        if isinstance(value, Datatrove) and value.rewrites and name in [rule.name for rule in value.rules]:
+            raise InputError(
+                f"--without {name}: its step rewrites the text that later steps see and that is kept, so stored "
+                "numbers cannot tell. Leave the step out in a recipe file and measure again:\n  "
+                + rerun_command(made, "RECIPE.yaml", out=f"{made.store.url}-2")
+            )
+
+
 def added_rule(made: Finished, asked: str, schema: pa.Schema, own: Sequence[str]) -> tuple[Rule, str]:
     """The rule of one `--with`, and its column: of the view it names, else of the last one that is stored."""
     name, _, view = asked.partition("@")
     known = every_rule()
     if name in own:
-        raise InputError(f"--with {asked}: {name} is a rule of this run already; move it with --set {name}.low=...")
+        rule = next(rule for rule in made.recipe.rules if rule.name == name)
+        side = "high" if rule.low is None else "low"
+        raise InputError(f"--with {asked}: {name} is a rule of this run already; move it with --set {name}.{side}=...")
     if name not in known:
         refuse_texts(made, name)
         raise InputError(f"--with {asked}: no rule is called {name!r}{hint(name, known)} `gristmill rules` lists them.")

@@ -210,6 +210,11 @@ class Decider:
 
     def _take_text(self, batch: Decisions) -> None:
         for index, page in enumerate(batch.pages):
+            if page.is_html:
+                raise RecipeError(
+                    f"{self.recipe.name} has no extract step, and {page.url or page.record_id} is an HTML page. Put "
+                    "`- extract: {engine: trafilatura}` before the rules, or read WET files, Parquet or JSONL."
+                )
             if (refused := self._too_large(page.text)) is not None:
                 batch.refuse(index, refused)
             else:

@@ -34,6 +34,7 @@ class Sample:
     values: Floats
     weights: Floats
     undefined: int
+    undefined_weight: float
     missing: int
 
     @property
@@ -60,6 +61,7 @@ def sample_of(values: Floats, missing: npt.NDArray[np.bool_], weights: Floats) -
         values=values[there][order],
         weights=weights[there][order],
         undefined=int((~there & ~missing).sum()),
+        undefined_weight=float(weights[~there & ~missing].sum()),
         missing=int(missing.sum()),
     )
 

@@ -290,6 +290,9 @@ class Recipe(Data):
             raise ValueError("a URL is looked up at no cost: put url before gate")
         if Extract in kinds and Gate in kinds and kinds.index(Gate) > kinds.index(Extract):
             raise ValueError("the gate spares the extractor: put gate before extract")
+        for rule in self.rules:
+            if rule.low is not None and rule.high is not None and rule.low > rule.high:
+                raise ValueError(f"{rule.name} would keep {rule.bounds}, which is nothing: low lies above high")
         names = [rule.name for rule in self.rules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the same rule stands twice: {', '.join(twice)}")
@@ -462,7 +465,7 @@ def load_recipe(name: str) -> Recipe:
     resolved = ALIASES.get(name, name)
     if resolved not in names:
         hint = yaml_data.nearest(name, [*names, *ALIASES])
-        raise RecipeError(f"no recipe is called {name!r}{hint}. `gristmill recipes` lists them; a file ends in .yaml.")
+        raise RecipeError(f"no recipe is called {name!r}{hint} (`gristmill recipes` lists them; a file ends in .yaml.)")
     text = (files("pipelines") / "recipes" / f"{resolved}.yaml").read_text(encoding="utf-8")
     return parse_recipe(text, where=f"{resolved}.yaml")
 

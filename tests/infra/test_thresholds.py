@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from filters.errors import InputError
+from filters.errors import InputError, OutputError, VerifyFailed
 from infra.cli_thresholds import thresholds_json
 from infra.commands import run_recipe
-from infra.run import Finished
+from infra.run import Finished, read_run
+from infra.store import open_store
+from infra.terminal import page_written
 from infra.thresholds import thresholds
 from infra.thresholds_page import thresholds_page, vega
 from pipelines.recipe import load_recipe
@@ -58,6 +61,29 @@ def test_every_document_is_counted_once_for_every_signal(annotated: Finished) ->
     now = {bound.rule.name: bound.documents for one in found.signals for bound in one.rules}
     assert now["language.wanted"] == pytest.approx(annotated.accounts.failed["language.wanted"] / 60)
     assert set(now) == {rule.name for rule in annotated.recipe.rules}
+
+
+def test_what_a_bound_removes_is_what_the_run_counted(annotated: Finished) -> None:
+    failed = annotated.accounts.failed
+    for one in thresholds(annotated).signals:
+        for now in one.rules:
+            removed = now.documents * (one.pool.count + one.pool.undefined)
+            assert removed == pytest.approx(failed.get(now.rule.name, 0)), now.rule.name
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="Choose another file"):
+        page_written(tmp_path / "absent" / "page.html", lambda: pytest.fail("made for nothing"))
+
+
+def test_a_damaged_file_of_signals_is_named(annotated: Finished, tmp_path: Path) -> None:
+    copy = shutil.copytree(Path(annotated.store.url), tmp_path / "copy")
+    part = copy / "signals" / "part-00000.parquet"
+    size = part.stat().st_size
+    part.unlink()
+    part.write_bytes(bytes(size))
+    with pytest.raises(VerifyFailed, match="gristmill verify"):
+        thresholds(read_run(open_store(copy)), names=["gopher_quality.words"])
 
 
 def test_a_sample_is_the_same_each_time_and_within_its_size(annotated: Finished) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from filters import catalogue
 from filters.errors import RecipeError, ResourceMissing
-from pipelines.decide import check_here
+from infra.commands import WARM_PAGE
+from pipelines.decide import Decider, check_here
 from pipelines.recipe import Extract, Language, Recipe, load_recipe, parse_recipe, recipe_names
+from pipelines.record import Page
 
 GOOD = """\
 name: mine
@@ -176,3 +180,21 @@ def test_the_packages_of_every_splitter_bear_on_a_recipe() -> None:
     assert {"datatrove", "spacy"} <= set(parse_recipe(text % "fra_Latn", where="t").packages)
     plain = parse_recipe("{name: t, says: t, steps: [{rules: {families: [dolma]}}]}", where="t")
     assert "spacy" not in plain.packages  # the family has its own words
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "pattern: {name: shop, regex: x, low: 5, high: 3}",
+        "rules: {families: [gopher_quality], set: {gopher_quality.words_low: {low: 30, high: 10}}}",
+    ],
+)
+def test_bounds_that_nothing_passes_are_refused(step: str) -> None:
+    with pytest.raises(RecipeError, match="which is nothing: low lies above high"):
+        parse_recipe(f"{{name: t, says: t, steps: [{step}]}}", where="t")
+
+
+def test_a_recipe_without_extractor_meets_no_html(make_page: Callable[..., str]) -> None:
+    recipe = parse_recipe("{name: t, says: t, steps: [{rules: {families: [ccnet]}}]}", where="t")
+    with pytest.raises(RecipeError, match="no extract step"):
+        Decider(recipe).decide([replace(Page(**WARM_PAGE), text=make_page(1))])
