@@ -81,14 +81,15 @@ def print_documents(rows: list[dict[str, Any]]) -> None:
 
 
 def print_rules(shown: Sequence[Rule]) -> None:
-    """Print rules as a table."""
+    """Print rules as a table, and below it where they come from."""
+    papers = {rule.paper: 0 for rule in shown}
+    papers = {paper: number for number, paper in enumerate(papers, start=1)}
     table(
-        [("rule", "left"), ("keeps", "left"), ("signal", "left"), ("source", "left")],
-        [(rule.name, rule.bounds, rule.signal.says, rule.paper.where) for rule in shown],
+        [("rule", "left"), ("keeps", "left"), ("signal", "left"), ("source", "right")],
+        [(rule.name, rule.bounds, rule.signal.says, f"[{papers[rule.paper]}]") for rule in shown],
     )
-    papers = dict.fromkeys((rule.paper.title, rule.paper.url) for rule in shown)
-    for title, url in papers:
-        print(f"{title}\n  {url}")
+    for paper, number in papers.items():
+        print(f"[{number}] {paper.title}; {paper.where}\n    {paper.url}")
 
 
 def from_here(path: str) -> str:
