@@ -7,6 +7,7 @@ minutes (docs/design.md, Cluster).
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
@@ -37,8 +38,11 @@ TASK_SECONDS = 6 * 3600.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
-# Ray's own errors are RuntimeError or ConnectionError where it starts.
-START_FAULTS = (OSError, RuntimeError, ValueError)
+def forget_token() -> None:
+    """Have Ray read its mode and its token anew: a process that had imported it before would go without them."""
+    raylet: Any = importlib.import_module("ray._raylet")  # compiled, without types
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 class OnRay:
@@ -85,32 +89,25 @@ class OnRay:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray = imported(stack)
+        forget_token()
         # Short: the path of a socket has at most 107 bytes.
         folder = str(stack.enter_context(scratch("gm-ray-", Path("/tmp"))))
         stack.callback(ray.shutdown)
         try:
-            self._start(ray, folder)
-        except START_FAULTS:
-            # Of two that start at the same moment on one machine, one may have been given the other's port.
-            ray.shutdown()
-            try:
-                self._start(ray, folder)
-            except START_FAULTS as error:
-                raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
-
-    def _start(self, ray: Any, folder: str) -> None:
-        with handler_kept():
-            ray.init(
-                address="local",
-                num_cpus=self.workers,
-                num_gpus=0,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
+            with handler_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=self.workers,
+                    num_gpus=0,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise TaskFailed(f"Ray does not start here: {error}. `--runner inprocess` does without it.") from error
 
     def _enter_cluster(self, stack: ExitStack, address: str) -> None:
         if "://" in address:
@@ -123,6 +120,7 @@ class OnRay:
         if (warning := token_warning()) is not None:
             warn(warning)
         ray = imported(stack)
+        forget_token()
         stack.callback(ray.shutdown)
         shipped = shipped_code(stack)
         try:

@@ -159,3 +159,10 @@ def test_the_folder_of_a_driver_that_was_killed_is_removed_by_the_next(small_cra
     assert left
     subprocess.run(command(small_crawl, tmp_path / "out", 1), capture_output=True, check=True)
     assert not [folder for folder in left if folder.exists()]
+
+
+def test_ray_starts_with_a_token_in_a_process_that_had_imported_it_before() -> None:
+    code = "import ray; from infra.ray_runner import OnRay; OnRay(1).__enter__().__exit__(None, None, None)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
