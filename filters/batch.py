@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -46,7 +46,7 @@ class TextBatch:
     vocabulary: Vocabulary
     _chunks: Chunks | None = None
     _words: dict[str, TokenCodes] = field(default_factory=dict)
-    _measured: dict[str, Signals] = field(default_factory=dict)
+    _measured: dict[Callable[[TextBatch], Signals], Signals] = field(default_factory=dict)
     _sentences: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -72,10 +72,10 @@ class TextBatch:
         return found
 
     def measured(self, family: Family) -> Signals:
-        """The signals of a family; measured once, for families of other thresholds share them."""
-        if family.name not in self._measured:
-            self._measured[family.name] = family.measure(self)
-        return self._measured[family.name]
+        """The signals of a family; measured once for all families that measure alike and differ in their bounds."""
+        if family.measure not in self._measured:
+            self._measured[family.measure] = family.measure(self)
+        return self._measured[family.measure]
 
     def sentences(self, lines: Sequence[str]) -> Counts:
         """The sentences of each of some lines of these texts; edits that keep the same line count it once."""
