@@ -18,12 +18,13 @@ not recreated. DCLM's language rule keeps scores above 0.65; recipes have a step
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
-from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.rule import Family, Paper, Signal, Signals, rule_of
 from filters.splitter import LENGTH, Feature
 from filters.splitters_words import UAX29_FIRST, WHITESPACE
 from filters.token_flags import GOPHER_STOP_WORDS
@@ -83,9 +84,7 @@ DUPLICATES = tuple(
 )
 
 
-def rule(signal: Signal, *, low: float | None = None, high: float | None = None) -> Rule:
-    """A rule of this family, named as its signal."""
-    return Rule(name=signal.name, signal=signal, low=low, high=high, paper=PAPER)
+rule = partial(rule_of, paper=PAPER)
 
 
 def symbol_counts(batch: TextBatch) -> Counts:

@@ -18,13 +18,14 @@ tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from filters.characters import ALPHA, point_classes
-from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.rule import Family, Paper, Signal, Signals, rule_of
 from filters.splitter import LENGTH, Feature
 from filters.splitters_words import WHITESPACE
 from filters.token_flags import GOPHER_STOP_WORDS
@@ -95,9 +96,7 @@ DUPLICATES = tuple(
 )
 
 
-def rule(signal: Signal, *, low: float | None = None, high: float | None = None) -> Rule:
-    """A rule of this family, named as its signal."""
-    return Rule(name=signal.name, signal=signal, low=low, high=high, paper=MIXER)
+rule = partial(rule_of, paper=MIXER)
 
 
 def measured_words(batch: TextBatch) -> Signals:

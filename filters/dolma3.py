@@ -31,7 +31,7 @@ from filters.dclm import BULLETS, STOP_WORD, symbol_counts
 from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
 from filters.edit import Edit, Edited
 from filters.refinedweb import Corrected, Reading, code_points, corrected, notices
-from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.rule import Family, Paper, Rule, Signal, Signals, rule_of
 from filters.splitter import Feature
 from filters.splitters_words import UAX29, WHITESPACE
 
@@ -96,9 +96,7 @@ DUPLICATES = tuple(
 )
 
 
-def rule(signal: Signal, *, low: float | None = None, high: float | None = None) -> Rule:
-    """A rule of this family, named as its signal."""
-    return Rule(name=signal.name, signal=signal, low=low, high=high, paper=PAPER)
+rule = partial(rule_of, paper=PAPER)
 
 
 def measured_words(batch: TextBatch) -> Signals:

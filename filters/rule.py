@@ -129,6 +129,11 @@ class Rule:
         return f"{left}, {right}"
 
 
+def rule_of(signal: Signal, *, paper: Paper, low: float | None = None, high: float | None = None) -> Rule:
+    """The rule that is named as its signal."""
+    return Rule(name=signal.name, signal=signal, low=low, high=high, paper=paper)
+
+
 def first_failing(signals: Signals, rules: tuple[Rule, ...], count: int) -> tuple[npt.NDArray[np.int16], Bools]:
     """Return, for `count` documents, the index of the first rule each fails (-1: kept) and failed[rule, document]."""
     failed = np.zeros((len(rules), count), np.bool_)
