@@ -6,16 +6,14 @@ Names come from recipes and packages of users: they are escaped in HTML and in s
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from html import escape
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from infra.thresholds import Threshold, Thresholds
+from pipelines.cache import cache_folder, write_whole
 
 POOL, REFERENCE = "#4c78a8", "#f58518"
 BOUND, PROPOSED = "#222222", "#e45756"
@@ -86,13 +84,9 @@ def vega() -> str:
     """Vega, Vega-Lite and vega-embed in one script; kept in the user's cache, for making it takes seconds."""
     import vl_convert
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
-    kept = folder / f"vega-{version('vl-convert-python')}.js"
+    kept = cache_folder() / f"vega-{version('vl-convert-python')}.js"
     if not kept.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-        Path(file.name).replace(kept)
+        write_whole(kept, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode())
     return kept.read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 

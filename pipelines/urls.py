@@ -7,7 +7,6 @@ MB) and mapped into every worker from there, so that workers of one machine shar
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tarfile
 import tempfile
@@ -24,6 +23,7 @@ import xxhash
 
 from filters import url as rules
 from filters.rule import Measured, Signals
+from pipelines.cache import cache_folder, write_whole
 
 if TYPE_CHECKING:
     from ahocorasick import Automaton
@@ -59,7 +59,7 @@ def block_lists() -> BlockLists:
     for index, word in enumerate(sorted(_words("banned_subwords.txt"))):
         subwords.add_word(word, index)
     subwords.make_automaton()
-    domains, addresses = _indexed(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill")
+    domains, addresses = _indexed(cache_folder())
     return BlockLists(
         domains=domains,
         addresses=addresses,
@@ -136,8 +136,7 @@ def _indexed(folder: Path) -> tuple[npt.NDArray[np.uint64], frozenset[str]]:
             with tarfile.open(packed, "r:gz") as archive:
                 lists = {member: archive.extractfile(member) for member in ("domains", "urls")}
                 data = {member: file.read() for member, file in lists.items() if file is not None}
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(addresses, data["urls"])
+            write_whole(addresses, data["urls"])
             _write_hashes(stored, _lines(data["domains"]))
     return np.load(stored, mmap_mode="r"), frozenset(_lines(addresses.read_bytes()))
 
@@ -148,10 +147,4 @@ def _write_hashes(path: Path, names: Iterable[str]) -> None:
     hashes = np.stack([high, low])[:, np.lexsort((low, high))]
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npy", delete=False) as file:
         np.save(file, hashes)
-    Path(file.name).replace(path)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
     Path(file.name).replace(path)
