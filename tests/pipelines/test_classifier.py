@@ -15,9 +15,9 @@ from filters.errors import RecipeError, ResourceMissing
 from pipelines.classifier import Classifier, model_of
 from pipelines.decide import Decider, check_here
 from pipelines.recipe import Recipe, load_recipe, parse_recipe
-from pipelines.record import Page, Position
 from pipelines.resources import file_sha256
 from pipelines.signals import signal_columns
+from tests.pages import pages
 
 GOOD = ["mill", "river", "stone", "wheel", "bridge", "grain", "meadow", "harvest", "miller", "baker"]
 BAD = ["click", "cookie", "login", "cart", "shipping", "refund", "coupon", "banner", "popup", "offer"]
@@ -54,22 +54,6 @@ def step_of(recipe: Recipe) -> Classifier:
     step = recipe.step(Classifier)
     assert step is not None
     return step
-
-
-def pages(texts: list[str]) -> list[Page]:
-    return [
-        Page(
-            position=Position(offset=at),
-            length=1,
-            record_id=f"<{at}>",
-            url="",
-            date="",
-            text=text,
-            is_html=False,
-            digest=b"",
-        )
-        for at, text in enumerate(texts)
-    ]
 
 
 TEXTS = [text_of(GOOD if seed % 2 else BAD, 1000 + seed) for seed in range(40)]

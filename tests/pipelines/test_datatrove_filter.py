@@ -15,8 +15,8 @@ from pipelines import datatrove_filter
 from pipelines.datatrove_filter import Datatrove, filter_classes, verdicts
 from pipelines.decide import Decider
 from pipelines.recipe import Recipe, parse_recipe
-from pipelines.record import Page, Position
 from pipelines.signals import signal_columns
+from tests.pages import pages
 
 SENTENCE = "The old miller walked along the river and counted the wheels that turned before the bridge"
 TEXTS = [
@@ -65,22 +65,6 @@ def recipe_of(*steps: dict[str, Any]) -> Recipe:
         ),
         where="a.yaml",
     )
-
-
-def pages(texts: list[str]) -> list[Page]:
-    return [
-        Page(
-            position=Position(offset=at),
-            length=1,
-            record_id=f"<{at}>",
-            url="https://mill.example/",
-            date="",
-            text=text,
-            is_html=False,
-            digest=b"",
-        )
-        for at, text in enumerate(texts)
-    ]
 
 
 @pytest.mark.parametrize(
