@@ -1,6 +1,8 @@
 # Everything from a bare checkout: each target makes what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two files of tests at a time; the tests of one file stay together, for what they share is made once a file.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-full chaos check resources clean
 
@@ -26,13 +28,13 @@ check: resources
 	$(BIN)/mypy
 
 test: resources
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full"
 
 test-full: resources
-	$(BIN)/python -m pytest -o timeout=3600
+	$(PYTEST) -o timeout=3600
 
 chaos: resources
-	$(BIN)/python -m pytest -o timeout=1800 tests/chaos
+	$(PYTEST) -o timeout=1800 tests/chaos
 
 clean:
 	rm -rf demo out .venv pipelines/resources
