@@ -6,10 +6,11 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-full chaos check resources clean
 
-.venv/installed: requirements.lock tests/servers.lock pyproject.toml
+.venv/installed: requirements.lock tests/servers.lock tests/peers.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/servers.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r tests/peers.lock # in no image: pandas costs 40 MB
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 

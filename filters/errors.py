@@ -66,5 +66,9 @@ class QuarantineBudgetExceeded(GristmillError):
     """More documents were quarantined than the run allows."""
 
 
+class SourceEmptied(GristmillError):
+    """Deduplication would take nearly all of a domain or of a folder of input."""
+
+
 class NoSuchDocument(GristmillError):
     """No document has this id or URL."""

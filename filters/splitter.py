@@ -26,6 +26,7 @@ class WordSplitter:
     words: for each text its words, in order, none empty or with white space at its ends.
     chunk_local: the words of a text are those of its white-space chunks, one after another. Where that fails for two
         neighbouring chunks, `joined(left, right)` is True and `unsteady(chunk, words)` is True of at least one.
+    whole: whether each chunk is one word as it stands; then it is local to chunks, and needs no table of its own.
     sentences: for each line its number of sentences.
     sentence_ends: words after which the next word that is not punctuation begins a sentence, where white space other
         than one blank after a word counts as a word; None where only `sentences` can tell.
@@ -35,6 +36,7 @@ class WordSplitter:
     words: Callable[[Sequence[str]], list[list[str]]]
     sentences: Callable[[Sequence[str]], list[int]]
     chunk_local: bool
+    whole: bool = False
     sentence_ends: frozenset[str] | None = None
     unsteady: Callable[[str, Sequence[str]], bool] | None = None
     joined: Callable[[str, str], bool] = independent

@@ -38,6 +38,12 @@ class TokenCodes:
         """The feature of each code."""
         return self.table.feature(feature)
 
+    def only(self, feature: Feature[Scalar]) -> TokenCodes:
+        """The words that have the feature, in each text."""
+        kept = self.feature(feature)[self.codes] != 0
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        return TokenCodes(codes=self.codes[kept], offsets=offsets, table=self.table)
+
     @property
     def length(self) -> npt.NDArray[np.int32]:
         """Code points."""
@@ -104,8 +110,8 @@ class Numbering(dict[str, int]):
 class WordTable:
     """The distinct words of one splitter, in the order of their codes, and what was asked about them."""
 
-    def __init__(self, sentence_ends: frozenset[str]) -> None:
-        self.words: list[str] = []
+    def __init__(self, sentence_ends: frozenset[str], words: list[str] | None = None) -> None:
+        self.words: list[str] = [] if words is None else words
         self.characters = 0
         self._ends = sentence_ends
         self._codes = Numbering()
@@ -154,6 +160,8 @@ class WordTable:
 
 
 SPACE = " "  # stands for a run of white space that is a token of its own; no chunk is equal to it
+# Python's collector runs after 700 lists that live and at times walks every object there is (40 ms): 1 ms a page.
+SPLIT_AT_ONCE = 512
 CHARACTERS_PER_CHUNK = 32  # real chunks have 6 on average; pages of long ones must not outgrow the bound on memory
 
 
@@ -256,11 +264,13 @@ class Vocabulary:
 
     def begin(self) -> None:
         """Forget everything."""
-        self.table = WordTable(self.splitter.sentence_ends or frozenset())
+        words = self.lexicon.chunks if self.splitter.whole else None
+        self.table = WordTable(self.splitter.sentence_ends or frozenset(), words)
         self._starts, self._chunk_codes = Column(np.int64), Column(np.int32)
         self._starts.extend([0])
         self._unsteady = Column(np.bool_)
-        self._remember([SPACE], [[] if self.splitter.sentence_ends is None else [SPACE]])
+        if not self.splitter.whole:
+            self._remember([SPACE], [[] if self.splitter.sentence_ends is None else [SPACE]])
 
     def encode(self, texts: Sequence[str]) -> TokenCodes:
         """Return the words of each text as codes."""
@@ -273,6 +283,8 @@ class Vocabulary:
 
     def encode_chunks(self, texts: Sequence[str], chunks: Chunks) -> TokenCodes:
         """The same, for texts whose chunks are numbered. The splitter is local to chunks."""
+        if self.splitter.whole:
+            return TokenCodes(codes=chunks.numbers, offsets=chunks.offsets, table=self.table)
         numbers, offsets = self._in_context(
             chunks, lambda text: [chunk for chunk in self._phrased(spaced(texts[text])) if chunk != SPACE]
         )
@@ -309,8 +321,9 @@ class Vocabulary:
     def _catch_up(self) -> None:
         """Split the chunks that the lexicon has met since."""
         new = self.lexicon.chunks[len(self._unsteady) :]
-        if new:
-            self._remember(new, self.splitter.words(new))
+        for at in range(0, len(new), SPLIT_AT_ONCE):
+            some = new[at : at + SPLIT_AT_ONCE]
+            self._remember(some, self.splitter.words(some))
 
     def _contextual(self, chunks: Chunks) -> list[int]:
         """The texts, in order, in which an unsteady chunk may be joined to a neighbour."""

@@ -14,12 +14,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError
+from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError, SourceEmptied
 from filters.rule import Rule
-from infra import cli_jobs, cli_signals, cli_thresholds
+from infra import cli_clusters, cli_dedup, cli_export, cli_jobs, cli_signals, cli_thresholds
 from infra.ending import ending_on_sigterm
 from infra.options import (
     Address,
+    AllowEmptied,
     AllowQuarantined,
     AllSignals,
     Annotate,
@@ -62,7 +63,7 @@ def main() -> None:
     try:
         with ending_on_sigterm():
             app()
-    except QuarantineBudgetExceeded as error:
+    except (QuarantineBudgetExceeded, SourceEmptied) as error:
         fail(error, 3)
     except (RecipeError, InputError) as error:
         fail(error, 2)
@@ -96,6 +97,7 @@ def run(
     annotate: Annotate = False,
     all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
+    allow_emptied: AllowEmptied = False,
     anonymous: Anonymous = False,
     address: Address = None,
     allow_unauthenticated_cluster: Unauthenticated = False,
@@ -124,6 +126,7 @@ def run(
         annotate=annotate,
         all_signals=all_signals,
         allow_quarantined=allow_quarantined,
+        allow_emptied=allow_emptied,
         anonymous=anonymous,
         address=address,
         allow_unauthenticated=allow_unauthenticated_cluster,
@@ -190,6 +193,9 @@ COMMANDS = (
     cli_signals.whatif,
     cli_signals.diff,
     cli_thresholds.thresholds,
+    cli_export.export,
+    cli_dedup.dedup,
+    cli_clusters.clusters,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from infra.options import (
+    AllowEmptied,
     AllowQuarantined,
     AllSignals,
     Annotate,
@@ -66,6 +67,7 @@ def submit(
     annotate: Annotate = False,
     all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
+    allow_emptied: AllowEmptied = False,
     anonymous: Anonymous = False,
     task_deadline: TaskDeadline = 6.0,
     take_over: TakeOver = False,
@@ -96,6 +98,7 @@ def submit(
         annotate=annotate,
         all_signals=all_signals,
         allow_quarantined=allow_quarantined,
+        allow_emptied=allow_emptied,
         anonymous=anonymous,
         take_over=take_over,
         allow_unauthenticated=allow_unauthenticated_cluster,

@@ -13,11 +13,12 @@ from typing import Any
 
 from filters.errors import InputError, RecipeError
 from infra.demo_crawl import build_demo_crawl
+from infra.finish import finish_stage
 from infra.look import rows_of, slices_of
 from infra.plan import TASK_BYTES, Plan, make_plan
 from infra.progress import Progress, clock_time
 from infra.rollup import TaskOutcome, with_retries
-from infra.run import Finished, finish_stage, pack_and_publish, read_run, run_plan
+from infra.run import Finished, pack_and_publish, read_run, run_plan
 from infra.runner import InProcess, Runner
 from infra.store import open_store
 from infra.stored import Store
@@ -83,6 +84,7 @@ def run_recipe(
     annotate: bool = False,
     all_signals: bool = False,
     allow_quarantined: bool = False,
+    allow_emptied: bool = False,
     quiet: bool = False,
     relative_to: Path | None = None,
     anonymous: bool = False,
@@ -134,6 +136,7 @@ def run_recipe(
             report=progress.report,
             on_stage=progress.stage,
             allow_quarantined=allow_quarantined,
+            allow_emptied=allow_emptied,
         )
 
 
@@ -312,6 +315,7 @@ def retry_quarantined(
             report=progress.report,
             on_stage=progress.stage,
             allow_quarantined=True,
+            allow_emptied=True,
         )
 
 

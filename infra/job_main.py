@@ -61,6 +61,7 @@ def run(data: bytes) -> None:
         annotate=job.annotate,
         all_signals=job.all_signals,
         allow_quarantined=job.allow_quarantined,
+        allow_emptied=job.allow_emptied,
         anonymous=job.anonymous,
         take_over=job.take_over,
         relative_to=Path(job.relative_to),

@@ -61,6 +61,7 @@ class Job:
     annotate: bool = False
     all_signals: bool = False
     allow_quarantined: bool = False
+    allow_emptied: bool = False
     anonymous: bool = False
     take_over: bool = False
     allow_unauthenticated: bool = False

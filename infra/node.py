@@ -244,7 +244,7 @@ def perform_remotely(attempt: int, beat_seconds: float, check: Check | None, tas
     with beating(lambda: reports.put.remote(attempt, pickle.dumps(latest[0]), node), beat_seconds):
         check_node(check)
         loaded = pickle.loads(task)
-        from infra.work import perform
+        from infra.perform import perform
 
         def report(*said: Any) -> None:
             latest[0] = said

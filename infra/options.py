@@ -63,6 +63,9 @@ Annotate = Annotated[
 AllSignals = Annotated[
     bool, typer.Option("--all-signals", help="With --annotate: the signals of every family, not the recipe's alone.")
 ]
+AllowEmptied = Annotated[
+    bool, typer.Option("--allow-emptied", help="Go on where dedup takes nearly all of a domain or a folder of input.")
+]
 AllowQuarantined = Annotated[bool, typer.Option("--allow-quarantined", help="Go on above the quarantine budget.")]
 
 

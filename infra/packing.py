@@ -35,14 +35,15 @@ def packed_files(outcome: TaskOutcome, kind: str) -> tuple[FileEntry, ...]:
         "text": outcome.text,
         "signals": outcome.signals,
     }
-    return files[kind]
+    return files[kind] if kind in files else (outcome.removal[kind],)
 
 
 def weight(outcome: TaskOutcome, kind: str) -> tuple[int, int]:
     """Rows of one kind that a task made, and for how many characters they count where parts are cut."""
     rows = sum(entry.rows for entry in packed_files(outcome, kind))
     if kind == "dataset":
-        return rows, outcome.accounts.characters
+        removed = outcome.removal["duplicates"].rows if outcome.removal else 0
+        return rows - removed, outcome.accounts.characters
     # Both are cut alike: part k of one has the rows of part k of the other.
     return rows, outcome.accounts.raw_characters if kind in ("text", "signals") else rows * OTHER_ROW_BYTES
 
@@ -74,12 +75,15 @@ def runs_of(store: Store, kind: str, outcomes: Iterable[TaskOutcome]) -> Iterato
     for one in outcomes:
         rows, characters = weight(one, kind)
         if rows:
-            filled = [entry for entry in packed_files(one, kind) if entry.rows]
+            found = packed_files(one, kind)
+            gone = one.removal["duplicates"] if kind == "dataset" and one.removal else None
+            filled = [entry for entry in found if entry.rows or gone]  # removed rows are named by file
             yield Run(
                 files=tuple(file_of(store, entry) for entry in filled),
-                content="+".join(entry.sha256 for entry in filled),
+                content="+".join(entry.sha256 for entry in (*filled, *([gone] if gone else []))),
                 rows=rows,
                 characters=characters,
+                removed=None if gone is None or not gone.rows else file_of(store, gone),
             )
 
 

@@ -13,34 +13,37 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from filters.errors import OutputError, QuarantineBudgetExceeded
-from infra.commit import FileEntry, Manifest, committed, read_manifests
+from infra.commit import FileEntry
+from infra.dedup import check_shares, deduplicate
 from infra.failpoints import failpoint
+from infra.finish import OnStage, finish_stage
 from infra.packing import Totals, part_tasks, runs_of, sample_tasks, sampled_run, totals
 from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json
 from infra.runner import Runner
 from infra.stored import Store, read_decoded, usable
-from infra.work import KINDS, PACK, PROCESS, PackTask, Report, Task, published_schemas
+from infra.work import KINDS, PACK, PROCESS, PackTask, Report, published_schemas
 from pipelines.accounts import Accounts
+from pipelines.dedup.step import Dedup
 from pipelines.pack import dataset_sha256, parts
 from pipelines.process import TaskOptions
 from pipelines.recipe import Recipe
 
 RUN_FILE = "run.json"
-RUN_FORMAT = 3
+RUN_FORMAT = 4
 """Of `run.json` and of what lies below `_work/`."""
 # A run fails loudly above max(20 documents, 0.1 %) quarantined: docs/design.md, Poison.
 QUARANTINE_DOCUMENTS, QUARANTINE_FRACTION = 20, 0.001
 
 TASK_OPTIONS = ("dump", "dropped_samples", "annotate", "all_signals")
 
-OnStage = Callable[[str, int, int], None]
-"""Told a stage's name, its tasks, and how many of them were done before."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What one run made: the whole account, the packed files by kind, the dataset's hash, how many tasks it did now."""
+    """What one run made: the whole account, the packed files by kind, the dataset's hash, how many tasks it did now.
+
+    `dedup` is what its dedup step counted; empty where it has none.
+    """
 
     store: Store
     recipe: Recipe
@@ -49,6 +52,7 @@ class Finished:
     files: Mapping[str, tuple[FileEntry, ...]]
     dataset_sha256: str
     rollup: Rollup
+    dedup: Mapping[str, Any]
     done_now: int
     done_before: int
 
@@ -73,11 +77,12 @@ def run_plan(
     report: Report,
     on_stage: OnStage,
     allow_quarantined: bool = False,
+    allow_emptied: bool = False,
 ) -> Finished:
     """Do what the plan has left to do, pack, and publish into `store`.
 
-    Raises QuarantineBudgetExceeded before packing where too many documents were quarantined, the first error of a task,
-    and OutputError.
+    Raises QuarantineBudgetExceeded before packing where too many documents were quarantined, SourceEmptied where dedup
+    takes nearly all of a source, the first error of a task, and OutputError.
     """
     rollup, done_now = process_stage(store, plan, runner, report=report, on_stage=on_stage)
     made = pack_and_publish(
@@ -88,6 +93,7 @@ def run_plan(
         report=report,
         on_stage=on_stage,
         allow_quarantined=allow_quarantined,
+        allow_emptied=allow_emptied,
     )
     return replace(made, done_now=done_now, done_before=rollup.tasks - done_now)
 
@@ -101,8 +107,19 @@ def pack_and_publish(
     report: Report,
     on_stage: OnStage,
     allow_quarantined: bool,
+    allow_emptied: bool,
 ) -> Finished:
-    """Pack what the tasks of the roll-up made and publish it. Raises QuarantineBudgetExceeded and OutputError."""
+    """Deduplicate where the recipe asks for it, pack what the tasks of the roll-up made, and publish it.
+
+    Raises QuarantineBudgetExceeded, SourceEmptied and OutputError.
+    """
+    if (step := options.recipe.step(Dedup)) is not None:
+        found = deduplicate(store, rollup, step, runner, report=report, on_stage=on_stage)
+        if not allow_emptied:
+            check_shares(store, found.shares, step.alarm)
+        rollup, dedup = found.rollup, found.says
+    else:
+        dedup = {}
     whole = totals(outcomes(store, rollup), published_schemas(options))
     accounts = whole.accounts.checked("the run")
     if (excess := over_budget(accounts)) and not allow_quarantined:
@@ -121,6 +138,7 @@ def pack_and_publish(
             files=files,
             dataset_sha256=dataset_sha256((PurePosixPath(entry.path).name, entry.sha256) for entry in files["dataset"]),
             rollup=rollup,
+            dedup=dedup,
             done_now=0,
             done_before=rollup.tasks,
         )
@@ -141,28 +159,6 @@ def process_stage(store: Store, plan: Plan, runner: Runner, *, report: Report, o
         report(manifest.task, manifest.accounts, True)
         segments.add(manifest)
     return segments.rollup(), len(todo)
-
-
-def finish_stage(
-    store: Store, stage: str, tasks: Iterable[Task], count: int, runner: Runner, *, report: Report, on_stage: OnStage
-) -> dict[str, Manifest]:
-    """Do the `count` tasks of a stage that have no manifest, and return the manifests of all by task."""
-    before = committed(store, stage)
-    found: list[str] = []
-
-    def todo() -> Iterator[Task]:
-        for task in tasks:
-            if task.id in before:
-                found.append(task.id)
-            else:
-                yield task
-
-    on_stage(stage, count, 0)
-    made = {}
-    for manifest in runner.run(todo(), report):
-        report(manifest.task, manifest.accounts, True)
-        made[manifest.task] = manifest
-    return made | {manifest.task: manifest for manifest in read_manifests(store, stage, found)}
 
 
 def pack(
@@ -273,6 +269,7 @@ def run_json(made: Finished) -> dict[str, Any]:
         "files": {kind: [asdict(entry) for entry in entries] for kind, entries in made.files.items()},
         "dataset_sha256": made.dataset_sha256,
         "rollup": rollup_json(made.rollup),
+        "dedup": made.dedup,
     }
 
 
@@ -296,6 +293,7 @@ def read_run(store: Store) -> Finished:
         files={kind: tuple(FileEntry(**entry) for entry in entries) for kind, entries in said["files"].items()},
         dataset_sha256=said["dataset_sha256"],
         rollup=rollup,
+        dedup=said["dedup"],
         done_now=0,
         done_before=rollup.tasks,
     )

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from infra.commit import Manifest
-from infra.work import Report, Task, perform, release_decider
+from infra.perform import perform
+from infra.work import Report, Task, release_decider
 
 
 class Runner(Protocol):

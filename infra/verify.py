@@ -55,6 +55,7 @@ def verify(made: Finished) -> int:
             files += 1
     check_losses(made, whole)
     check_annotated(made, whole)
+    check_duplicates(made, whole)
     where = made.store.url
     if (rows := sum(entry.rows for entry in made.files["dataset"])) != whole.kept:
         raise VerifyFailed(f"{where}: the dataset has {rows:,} rows, the account {whole.kept:,} kept documents.")
@@ -77,7 +78,9 @@ def check_ledger(made: Finished, accounts: Accounts, counted: Counter[tuple[str,
         ("dropped", reason): count for reason, count in accounts.dropped.items() if count
     }
     said |= {("quarantined", reason): count for reason, count in accounts.quarantined.items() if count}
-    said |= {("kept", None): accounts.kept} if accounts.kept else {}
+    # The ledger was written before copies were looked for: what they removed is kept there.
+    kept = accounts.kept + sum(accounts.duplicates.values())
+    said |= {("kept", None): kept} if kept else {}
     if counted != said:
         wrong = sorted(str(place) for place in counted.keys() | said.keys() if counted.get(place) != said.get(place))
         raise VerifyFailed(f"{made.store.url}: the ledger of documents and the account differ in {', '.join(wrong)}.")
@@ -95,6 +98,23 @@ def check_annotated(made: Finished, accounts: Accounts) -> None:
         keys = [columns_of(made.store, entry, ["key"])["key"] for entry in (text, signals)]
         if not keys[0].equals(keys[1]):
             raise VerifyFailed(f"{where}: {text.path} and {signals.path} do not hold the same documents in one order.")
+
+
+def check_duplicates(made: Finished, accounts: Accounts) -> None:
+    """Raise VerifyFailed where the listed copies, counted by method, are not those of the account, or the clusters do
+    not stand for them.
+    """
+    if "duplicates" not in made.files:
+        return
+    where, counted, standing = made.store.url, Counter[str](), 0
+    for entry in made.files["duplicates"]:
+        counted.update(columns_of(made.store, entry, ["method"])["method"].to_list())
+    for entry in made.files["clusters"]:
+        standing += int((columns_of(made.store, entry, ["size"])["size"] - 1).sum())
+    if counted != accounts.duplicates:
+        raise VerifyFailed(f"{where}: duplicates/ lists {dict(counted)}, the account {dict(accounts.duplicates)}.")
+    if standing != counted.total():
+        raise VerifyFailed(f"{where}: clusters/ stand for {standing:,} documents, duplicates/ has {counted.total():,}.")
 
 
 def check_losses(made: Finished, accounts: Accounts) -> None:

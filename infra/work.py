@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.errors import InputChanged, VerifyFailed
-from infra.commit import FileEntry, Manifest, commit, file_entry
+from filters.errors import InputChanged
+from infra.commit import FileEntry, Manifest, file_entry
 from infra.failpoints import failpoint
 from infra.stored import Attempt, Store
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider
+from pipelines.dedup.step import Dedup
 from pipelines.pack import Run, smallest, write_part, write_rows
 from pipelines.process import TaskOptions, process, reprocess
 from pipelines.read import record_starts
 from pipelines.recipe import FORMAT
 from pipelines.record import Position, Slice, Source
-from pipelines.schema import DATASET
+from pipelines.schema import CLUSTERS, COPIES, DATASET
 from pipelines.signals import signals_identity
 from pipelines.sources import current_version
 from pipelines.storage import StoredFile
@@ -39,13 +37,15 @@ class Report(Protocol):
 
 
 CUT, PROCESS, RETRY, PACK = "cut", "process", "retry", "pack"
-KINDS = ("dataset", "dropped", "quarantined", "losses", "text", "signals")
-"""The folders that a run publishes; the last two where it annotates."""
+KINDS = ("dataset", "dropped", "quarantined", "losses", "text", "signals", "duplicates", "clusters")
+"""The folders that a run publishes: text and signals where it annotates, the last two where it has a dedup step."""
 
 
 def published_schemas(options: TaskOptions) -> dict[str, pa.Schema]:
     """The schema of each kind of file that a run with these options publishes."""
     schemas = options.schemas | {"dataset": DATASET}
+    if options.recipe.step(Dedup) is not None:
+        schemas |= {"duplicates": COPIES, "clusters": CLUSTERS}
     return {kind: schemas[kind] for kind in KINDS if kind in schemas}
 
 
@@ -76,7 +76,9 @@ class ProcessTask:
         inputs = [[one.source.path, one.source.size, one.source.version, one.start, one.end] for one in self.slices]
         options = self.options
         annotated = options.annotate and signals_identity(options.recipe, all_signals=options.all_signals)
-        return identity(PROCESS, options.recipe.sha256, options.dump, options.dropped_samples, annotated, inputs)
+        return identity(
+            PROCESS, options.recipe.process_sha256, options.dump, options.dropped_samples, annotated, inputs
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,18 @@ class CutTask:
         return identity(CUT, FORMAT, self.source.path, self.source.size, self.source.version, self.task_bytes)
 
 
-Task = CutTask | ProcessTask | RetryTask | PackTask
+class Task(Protocol):
+    """A value that pickles, and says all that bears on what it makes. Its id names that."""
+
+    @property
+    def store(self) -> Store:
+        """Where it reads and writes."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Hash of what bears on the output; the name of its manifest."""
+        ...
 
 
 _held: dict[str, Decider] = {}
@@ -159,23 +172,6 @@ def release_decider() -> None:
     """Close the decider that this process holds, if it holds one."""
     while _held:
         _held.popitem()[1].close()
-
-
-def perform(task: Task, report: Report) -> Manifest:
-    """Do one task and return the manifest in force. Safe to do twice, at the same time, or again after any failure."""
-    started = time.monotonic()
-    try:
-        manifest = PERFORMERS[type(task)](task, report)
-    except FileNotFoundError as error:
-        raise VerifyFailed(
-            f"task {task.id}: a committed file is gone ({error}). Restore it, or run into an empty folder."
-        ) from error
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    measured = {
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
-    }
-    return commit(task.store, replace(manifest, measured=measured))
 
 
 def perform_cut(task: CutTask, report: Report) -> Manifest:
@@ -209,7 +205,7 @@ def perform_process(task: ProcessTask, report: Report) -> Manifest:
         return Manifest(
             stage=PROCESS,
             task=task.id,
-            says={"recipe": task.options.recipe.sha256, "slices": [asdict(one) for one in task.slices]},
+            says={"recipe": task.options.recipe.process_sha256, "slices": [asdict(one) for one in task.slices]},
             files=entries(task.store, attempt),
             accounts=accounts,
             timing_dependent=decider.timing_dependent or has_deadline(attempt.folder / "quarantined.parquet"),
@@ -254,14 +250,6 @@ def perform_pack(task: PackTask, report: Report) -> Manifest:
         failpoint("attempt.written")
         entry = file_entry(task.store, attempt, path, rows)
         return Manifest(stage=PACK, task=task.id, says={"kind": task.kind}, files={path.name: entry})
-
-
-PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
-    CutTask: perform_cut,
-    ProcessTask: perform_process,
-    RetryTask: perform_retry,
-    PackTask: perform_pack,
-}
 
 
 def entries(store: Store, attempt: Attempt) -> dict[str, FileEntry]:

@@ -26,6 +26,9 @@ from filters.rule import Family, Measured, Rule, Signals, first_failing
 from filters.tokens import Lexicon
 from pipelines.classifier import Classifier, model_of
 from pipelines.datatrove_filter import Datatrove, verdicts
+from pipelines.dedup.fingerprints import hasher_of
+from pipelines.dedup.minhash import Hasher
+from pipelines.dedup.step import Dedup
 from pipelines.extract import Extracted, Parser
 from pipelines.langid import best_and_wanted
 from pipelines.recipe import EditStep, Extract, Gate, Language, Pattern, Recipe, Rules, Url, step_rules
@@ -120,6 +123,10 @@ class Decisions:
             return None
         return {name: signal.of(np.searchsorted(pages, self.reached)) for name, (pages, signal) in found.items()}
 
+    def given(self, index: int, name: str) -> Any:
+        """What the page's row says of its text under this name; None where it does not, or is no row."""
+        return getattr(self.pages[index].given, name, None)
+
     @property
     def texts(self) -> list[str]:
         """The texts of the pages reached, in the current view."""
@@ -178,6 +185,11 @@ class Decider:
             self._parser = Parser(step, self.recipe.step(Gate), self.recipe.step(Language))
         return self._parser
 
+    @cached_property
+    def hasher(self) -> Hasher | None:
+        """What the recipe's dedup step makes signatures with, its vocabulary warm; None where it wants none."""
+        return hasher_of(self.recipe.step(Dedup))
+
     def decide(self, pages: Sequence[Page]) -> Decisions:
         """Return what becomes of each page. What a page does never raises."""
         batch = Decisions.begin(pages)
@@ -219,6 +231,8 @@ class Decider:
                 batch.refuse(index, refused)
             else:
                 batch.raw[index] = batch.text[index] = page.text
+                batch.language[index] = batch.given(index, "language") or ""
+                batch.language_score[index] = batch.given(index, "language_score") or 0.0
         batch.leave(dropped=False)
 
     def _too_large(self, text: str) -> Extracted | None:
@@ -359,6 +373,9 @@ class Decider:
 
     def _count_tokens(self, batch: Decisions) -> None:
         if self.recipe.tokenizer is None:
+            for index in batch.kept:
+                if batch.text[index] == batch.raw[index]:
+                    batch.token_count[index] = batch.raw_token_count[index] = batch.given(index, "token_count")
             return
         self._count(batch.kept, batch.text, batch.token_count)
         if not self._annotate:
@@ -394,6 +411,7 @@ def check_here(recipe: Recipe, *, all_signals: bool = False) -> None:
     """
     for words in {column.words for column in signal_columns(recipe, all_signals=all_signals)} - {""}:
         words_by_name(words)
+    hasher_of(recipe.step(Dedup))
     for step in recipe.steps:
         if isinstance(step.value, Classifier):
             model_of(step.value)

@@ -10,9 +10,12 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.schema import ORDER, read_table, write_parquet
@@ -22,13 +25,14 @@ from pipelines.storage import StoredFile
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Rows of one task in order: its files (a retry adds one), their hashes, how many rows they have together, and the
-    text in them.
+    text in them. `removed` names rows of them that are left out: (file, row).
     """
 
     files: tuple[StoredFile, ...]
     content: str
     rows: int
     characters: int = 0
+    removed: StoredFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +87,28 @@ def _selected(runs: Iterable[Run], skip: int, rows: int, schema: pa.Schema) -> I
 
 def run_batches(run: Run, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a run in order. One row group at a time where it is one file; several files are merged in memory."""
-    if len(run.files) == 1:
-        with run.files[0].open() as raw, pq.ParquetFile(raw) as file:
-            yield from file.iter_batches(batch_size=1024, columns=columns)
+    files = [file_batches(run, index, columns) for index in range(len(run.files))]
+    if len(files) == 1:
+        yield from files[0]
         return
-    table = pa.concat_tables([read_table(file, columns=columns) for file in run.files])
+    table = pa.Table.from_batches(chain.from_iterable(files))
     yield from table.sort_by([(name, "ascending") for name in ORDER]).to_batches()
+
+
+def file_batches(run: Run, index: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of one file of a run, without those that were removed."""
+    gone = np.zeros(0, np.int64)
+    if run.removed is not None:
+        named = read_table(run.removed, columns=["file", "row"])
+        gone = np.sort(named.filter(pc.field("file") == index).column("row").to_numpy().astype(np.int64))
+    first = 0
+    with run.files[index].open() as raw, pq.ParquetFile(raw) as file:
+        for batch in file.iter_batches(batch_size=1024, columns=columns):
+            here = gone[slice(*np.searchsorted(gone, [first, first + batch.num_rows]))] - first
+            first += batch.num_rows
+            if len(here):
+                batch = batch.take(pa.array(np.delete(np.arange(batch.num_rows), here)))
+            yield batch
 
 
 def smallest(runs: Sequence[Run], *, column: str, limit: int) -> list[tuple[int, int]]:

@@ -3,8 +3,9 @@
 Writes `kept.parquet`, `documents.parquet` (a row for every document), `dropped.parquet`, `quarantined.parquet` and
 `losses.parquet` (a row for every damaged record and every range that lies in no record), and in annotate mode
 `text.parquet` and `signals.parquet` (a row in each for every document that was not quarantined); rows in the order of
-the input. Memory is bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page),
-one Parquet row group, and the samples of dropped documents.
+the input. Where the recipe has a dedup step also what copies are found by (pipelines/dedup/fingerprints.py). Memory is
+bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page), one Parquet row group, the samples of
+dropped documents, and 1 kB of fingerprints for each kept one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import xxhash
 
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider, Decisions
+from pipelines.dedup.fingerprints import Fingerprints
+from pipelines.dedup.step import Dedup
 from pipelines.read import read_at, read_slice
 from pipelines.recipe import Recipe
 from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Slice, Unreadable
@@ -112,10 +115,10 @@ def process(
     """Decide every document of the slices, write the four files into `folder`, and return the checked account."""
     accounts = Accounts()
     read = options.recipe.read.options()
-    with Files(folder, options) as files:
+    with Files(folder, options, decider) as files:
         for one in slices:
             for events in batches(read_slice(one, read)):
-                accounts = accounts + files.write(one.source.path, events, decider)
+                accounts = accounts + files.write(one.source.path, events)
                 if report is not None:
                     report(accounts)
             accounts = accounts + Accounts(input_bytes=one.end - one.start)
@@ -142,16 +145,17 @@ def reprocess(
     fresh = folder / "fresh"
     fresh.mkdir()
     accounts = Accounts()
-    with Files(fresh, options) as files:
+    with Files(fresh, options, decider) as files:
         for path, position in positions:
-            accounts = accounts + files.write(path, [read_at(sources[path], position, read)], decider)
+            accounts = accounts + files.write(path, [read_at(sources[path], position, read)])
     again = {(path, position.offset, position.inner) for path, position in positions}
     gone = Counter(
         without(quarantined, fresh, folder / "quarantined.parquet", again, QUARANTINED).column("reason").to_pylist()
     )
     without(documents, fresh, folder / "documents.parquet", again, DOCUMENTS)
-    for name in options.schemas.keys() - {"documents", "quarantined", "losses"}:
-        (fresh / f"{name}.parquet").replace(folder / f"{name}.parquet")
+    for made in fresh.glob("*.parquet"):
+        if made.stem not in ("documents", "quarantined", "losses"):
+            made.replace(folder / made.name)
     shutil.rmtree(fresh)
     remaining = Counter(accounts.quarantined)
     remaining.subtract(gone)
@@ -192,8 +196,10 @@ def batches(events: Iterable[Event]) -> Iterator[list[Event]]:
 class Files:
     """The files of a task while they are being written."""
 
-    def __init__(self, folder: Path, options: TaskOptions) -> None:
-        self._options = options
+    def __init__(self, folder: Path, options: TaskOptions, decider: Decider) -> None:
+        self._folder, self._options, self._decider = folder, options, decider
+        dedup = options.recipe.step(Dedup)
+        self._fingerprints = None if dedup is None else Fingerprints(dedup, decider.hasher)
         self._rules = options.recipe.rules
         self._stack = ExitStack()
         self._schemas = options.schemas
@@ -215,12 +221,14 @@ class Files:
                 key=lambda row: (row["file_path"], row["offset"], row["inner"]),
             )
             self._files["dropped"].write(rows)
+            if self._fingerprints is not None:
+                self._fingerprints.write(self._folder)
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, file_path: str, events: Sequence[Event], decider: Decider) -> Accounts:
+    def write(self, file_path: str, events: Sequence[Event]) -> Accounts:
         """Decide the pages among these events, write a row for every document, and return the account of the batch."""
         pages = [event for event in events if isinstance(event, Page)]
-        decided = decider.decide(pages)
+        decided = self._decider.decide(pages)
         kept: list[Row] = []
         documents: list[Row] = []
         quarantined: list[Row] = []
@@ -251,6 +259,8 @@ class Files:
                 places.append(placed(file_path, event, event.digest))
                 self._write_page(decided, index, places[-1], counts, kept, documents, quarantined)
         self._files["kept"].write(kept)
+        if self._fingerprints is not None:
+            self._fingerprints.add(kept)
         self._files["documents"].write(documents)
         self._files["quarantined"].write(quarantined)
         if self._options.annotate:
@@ -335,7 +345,7 @@ class Files:
         """A row of the dataset without its text and its number of tokens."""
         return {
             **place,
-            "dump": dump_of(place["file_path"], self._options.dump),
+            "dump": dump_of(place["file_path"], self._options.dump) or decided.given(index, "dump") or "",
             "date": decided.pages[index].date,
             "language": decided.language[index],
             "language_score": float(decided.language_score[index]),

@@ -2,8 +2,8 @@
 machines.
 
 A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`, `classifier`, `pattern`,
-`datatrove`), each a mapping of one key. Names resolve against explicit tuples and installed entry points. Every error
-names file, line and the nearest right name.
+`datatrove`, `dedup`), each a mapping of one key. Names resolve against explicit tuples and installed entry points.
+Every error names file, line and the nearest right name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipelines import yaml_data
 from pipelines.classifier import Classifier
 from pipelines.datatrove_filter import Datatrove
 from pipelines.datatrove_words import PREFIX, datatrove_languages
+from pipelines.dedup.step import Dedup
 from pipelines.entry_points import installed_edits, installed_families
 from pipelines.read import ReadOptions
 from pipelines.recipe_data import Data, Name
@@ -228,7 +229,7 @@ class Pattern(Data):
 
 OwnStep = Classifier | Pattern | Datatrove
 """Steps that bring their signal with them: their name is the recipe's, and there may be several."""
-AnyStep = Url | Gate | Extract | Language | Rules | EditStep | OwnStep
+AnyStep = Url | Gate | Extract | Language | Rules | EditStep | OwnStep | Dedup
 
 
 class Step(Data):
@@ -243,6 +244,7 @@ class Step(Data):
     classifier: Classifier | None = None
     pattern: Pattern | None = None
     datatrove: Datatrove | None = None
+    dedup: Dedup | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -272,14 +274,16 @@ class Recipe(Data):
     @model_validator(mode="after")
     def _order_makes_sense(self) -> Self:
         kinds = [type(step.value) for step in self.steps]
-        for kind in (Url, Gate, Extract, Language):
+        for kind in (Url, Gate, Extract, Language, Dedup):
             if kinds.count(kind) > 1:
                 raise ValueError(f"{kind.__name__.lower()} stands {kinds.count(kind)} times; once is enough")
         if Gate in kinds and (Language not in kinds or Extract not in kinds):
             raise ValueError("a gate needs an extract and a language step: it asks for the same languages")
+        if Dedup in kinds[:-1]:
+            raise ValueError("copies are looked for among the documents that pass the rules: put dedup last")
         on_text = (Rules, EditStep, Classifier, Pattern, Datatrove)
         judged = [index for index, kind in enumerate(kinds) if kind in on_text]
-        if judged and any(kind not in on_text for kind in kinds[judged[0] :]):
+        if judged and any(kind not in (*on_text, Dedup) for kind in kinds[judged[0] :]):
             raise ValueError(
                 "url, gate, extract and language end a document's way at once: put them before rules and edit"
             )
@@ -334,9 +338,12 @@ class Recipe(Data):
                 names |= {"google-re2"}
             elif isinstance(value, Datatrove):
                 names |= value.packages
-            elif isinstance(value, Rules | EditStep):
+            elif isinstance(value, Dedup):
+                names |= {"xxhash", "tldextract"}
+            if isinstance(value, Rules | EditStep | Dedup):
                 for words in used_words(value):
                     names |= word_packages(words)
+            if isinstance(value, Rules | EditStep):
                 names |= added_by(value)
         return sorted(names | ({"tiktoken"} if self.tokenizer else set()))
 
@@ -383,17 +390,31 @@ class Recipe(Data):
         """Hash of the identity; the name and the prose do not enter it."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def process_sha256(self) -> str:
+        """The same of what bears on single documents: from a dedup step only what is stored of each to compare them."""
+        if (dedup := self.step(Dedup)) is None:
+            return self.sha256
+        steps = [*self.identity["steps"][:-1], {"step": "Dedup", **dedup.fingerprints}]
+        return hashlib.sha256(json.dumps({**self.identity, "steps": steps}, sort_keys=True).encode()).hexdigest()
+
 
 FORMAT = 1
 """Raise when the meaning of stored files changes; it enters every task's identity."""
 
 
 # A model is what its sha256 says, wherever it lies; bounds and rules left out show in the rules.
-NOT_IDENTITY: Mapping[type[Data], set[str]] = {Rules: {"set", "without"}, Classifier: {"model"}}
+NOT_IDENTITY: Mapping[type[Data], set[str]] = {
+    Rules: {"set", "without"},
+    Classifier: {"model"},
+    Dedup: {"alarm"},
+}
 
 
-def used_words(step: Rules | EditStep) -> set[str]:
+def used_words(step: Rules | EditStep | Dedup) -> set[str]:
     """The word splitters that a step uses: its own, and those that its families or its edit fix."""
+    if isinstance(step, Dedup):
+        return set() if step.minhash is None else {step.minhash.words}
     fixed = {step.edit.words} if isinstance(step, EditStep) else {family.words for family in step.resolved_families}
     return {words or step.words for words in fixed}
 
@@ -436,7 +457,7 @@ def step_rules(step: AnyStep) -> tuple[Rule, ...]:
         return (language.EXTRACTED,)
     if isinstance(step, Language):
         return (language.IN_LANGUAGE.bounded(low=step.above, high=None),)
-    return () if isinstance(step, EditStep) else step.rules
+    return () if isinstance(step, EditStep | Dedup) else step.rules
 
 
 ALIASES = {"fineweb": "fineweb@datatrove-0.10"}

@@ -46,11 +46,22 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a row of a table says of its text beyond what is read of every document; None where it does not."""
+
+    dump: str | None
+    language: str | None
+    language_score: float | None
+    token_count: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """A document: a `response` with an HTML payload, a WET `conversion`, or a row of a table.
 
     `text` is HTML where `is_html`, else plain text; it holds no surrogates. `length` counts the file's bytes of this
     record (0 where an earlier record of the same member holds them). `digest` is the xxh3-128 of the payload's bytes.
+    `given` is what a table says of it: it stands where the recipe does not find out itself.
     """
 
     position: Position
@@ -61,6 +72,7 @@ class Page:
     text: str
     is_html: bool
     digest: bytes
+    given: Given | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,31 @@ LOSSES = pa.schema(
         ("reason", pa.string()),
     ]
 )
+# A copy: which kept document stands for it, how similar they are (estimated Jaccard), how many that one stands for.
+COPY = [
+    *PLACE,
+    ("file_path", pa.string()),
+    ("id", pa.string()),
+    ("url", pa.string()),
+    ("method", pa.string()),
+    ("representative_id", pa.string()),
+    ("similarity", pa.float64()),
+    ("cluster_size", pa.int64()),
+]
+# As a task stores it: with the row in the file of kept rows that it is.
+DUPLICATES = pa.schema([*(pa.field(*column) for column in COPY), ("file", pa.uint16()), ("row", pa.uint32())])
+COPIES = pa.schema([pa.field(*column) for column in COPY])
+# A kept document that stands for others: how many, itself among them, and how often FineWeb-2 would repeat it.
+CLUSTERS = pa.schema(
+    [
+        *(pa.field(*column) for column in PLACE),
+        ("file_path", pa.string()),
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("size", pa.int64()),
+        ("weight", pa.int64()),
+    ]
+)
 ORDER = ["file_path", "offset", "inner"]
 GROUP_BYTES = 64 << 20
 GROUP_ROWS = 10_000

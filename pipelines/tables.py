@@ -24,7 +24,7 @@ from pipelines.archive_header import looks_like
 from pipelines.charset import clean_text, text_from_bytes
 from pipelines.http_body import FREE_BYTES
 from pipelines.member import Form, RawFile, Run, gap_at
-from pipelines.record import Damaged, Event, Page, Position, Refused, Skipped, Source, Unreadable
+from pipelines.record import Damaged, Event, Given, Page, Position, Refused, Skipped, Source, Unreadable
 
 if TYPE_CHECKING:
     from pipelines.read import ReadOptions
@@ -74,7 +74,18 @@ def row_event(row: Mapping[str, Any], source: Source, position: Position, length
         text=text,
         is_html=False,
         digest=xxhash.xxh3_128_digest(data),
+        given=given_by(row),
     )
+
+
+GIVEN = {"dump": str, "language": str, "language_score": float, "token_count": int}
+"""FineWeb's columns that a recipe may leave as they are."""
+
+
+def given_by(row: Mapping[str, Any]) -> Given | None:
+    """What the row says of its text; a value of another type is not taken."""
+    found = {name: value if type(value := row.get(name)) is kind else None for name, kind in GIVEN.items()}
+    return None if all(value is None for value in found.values()) else Given(**found)  # type: ignore[arg-type]
 
 
 def _as_text(value: object) -> str:
@@ -303,7 +314,7 @@ def _group_events(
     table: _Table, group: int, source: Source, options: ReadOptions, begin: int, end: int
 ) -> Iterator[Event]:
     length = end - begin
-    wanted = (options.text_column, options.id_column, options.url_column, options.date_column, "metadata")
+    wanted = (options.text_column, options.id_column, options.url_column, options.date_column, "metadata", *GIVEN)
     if (bomb := _bomb(table.parquet, group, options)) is not None:
         yield Unreadable(start=begin, end=end, reason=bomb)
         return

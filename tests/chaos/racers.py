@@ -6,7 +6,8 @@ import hashlib
 from multiprocessing.synchronize import Barrier
 
 from infra.commit import Manifest
-from infra.work import Task, perform, release_decider
+from infra.perform import perform
+from infra.work import Task, release_decider
 
 START_SECONDS = 120.0
 

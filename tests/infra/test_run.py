@@ -25,12 +25,13 @@ from infra.commit import Manifest, committed
 from infra.demo_pages import DemoPage, hostile_pages
 from infra.local_store import LocalStore
 from infra.look import explain, funnel_rows, rows_of
+from infra.perform import perform
 from infra.plan import make_plan
 from infra.run import Finished, read_run, run_plan
 from infra.runner import InProcess
 from infra.store import open_store
 from infra.verify import collect, verify
-from infra.work import Report, Task, perform
+from infra.work import Report, Task
 from pipelines.decide import Decider
 from pipelines.extract import Parser
 from pipelines.process import TaskOptions, process

@@ -13,7 +13,8 @@ from infra import work
 from infra.commands import retry_quarantined, run_recipe
 from infra.commit import committed
 from infra.local_store import LocalStore
-from infra.work import CUT, RETRY, CutTask, perform
+from infra.perform import perform
+from infra.work import CUT, RETRY, CutTask
 from pipelines.recipe import load_recipe
 from pipelines.sources import find_sources
 

@@ -1,0 +1,173 @@
+"""The stages of a dedup step, one after the other, from what the process tasks stored to what each of them loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from filters.errors import SourceEmptied
+from infra.commit import FileEntry, Manifest
+from infra.dedup_work import BAND_ROWS, DEDUP, DOCUMENTS, HASH_ROWS, Corpus, DedupTask, RemoveTask, units_of
+from infra.finish import OnStage, finish_stage
+from infra.rollup import Rollup, Segments, outcomes
+from infra.runner import Runner
+from infra.stored import Store
+from infra.work import Report, file_of
+from pipelines.dedup.step import Alarm, Dedup
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduplicated:
+    """The roll-up with what the step removed, what its stages counted, and who lost how much."""
+
+    rollup: Rollup
+    says: Mapping[str, Any]
+    shares: FileEntry
+
+
+def deduplicate(
+    store: Store, rollup: Rollup, step: Dedup, runner: Runner, *, report: Report, on_stage: OnStage
+) -> Deduplicated:
+    """Find the copies among the kept documents of a run and what each task loses by that. Done before: done."""
+    documents = band_rows = 0
+    for outcome in outcomes(store, rollup):
+        documents += sum(entry.rows for entry in outcome.kept)
+        band_rows += sum(prints["bands"].rows for prints in outcome.fingerprints if "bands" in prints)
+    corpus = Corpus(store=store, rollup=rollup, step=step, documents=documents)
+    stages = Stages(corpus=corpus, runner=runner, report=report, on_stage=on_stage)
+    copies: dict[str, tuple[FileEntry, ...]] = {}
+    for method in step.exact:
+        before = tuple(entry for entries in copies.values() for entry in entries)
+        made = stages.do(method, ranges(documents, HASH_ROWS), {"removed": before})
+        copies[method] = files_of(made, "copies")
+    said, inputs = near_stages(stages, band_rows, copies)
+    (survivors,) = stages.do("survivors", 1, copies | inputs)
+    removed = remove(stages, survivors, outcomes(store, rollup))
+    (shared,) = stages.do("shares", 1, {"shares": removed.shares})
+    return Deduplicated(
+        rollup=replace(rollup, removed=removed.segments),
+        says={"documents": documents, **survivors.says, **said},
+        shares=shared.files["shares"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Where the tasks of a corpus are done."""
+
+    corpus: Corpus
+    runner: Runner
+    report: Report
+    on_stage: OnStage
+
+    def do(self, kind: str, count: int, inputs: Mapping[str, tuple[FileEntry, ...]]) -> list[Manifest]:
+        """Do the tasks of one kind and return their manifests in order."""
+        tasks = [
+            DedupTask(corpus=self.corpus, kind=kind, index=index, count=count, inputs=inputs) for index in range(count)
+        ]
+        made = finish_stage(
+            self.corpus.store,
+            tasks[0].stage,
+            tasks,
+            count,
+            self.runner,
+            report=self.report,
+            on_stage=lambda _, total, before: self.on_stage(f"{DEDUP} {kind}", total, before),
+        )
+        return [made[task.id] for task in tasks]
+
+
+def ranges(rows: int, each: int) -> int:
+    """Into how many ranges so many rows are cut."""
+    return max(1, -(-rows // each))
+
+
+def files_of(made: Sequence[Manifest], name: str) -> tuple[FileEntry, ...]:
+    """One file of each of these tasks."""
+    return tuple(manifest.files[name] for manifest in made)
+
+
+def near_stages(
+    stages: Stages, band_rows: int, copies: Mapping[str, tuple[FileEntry, ...]]
+) -> tuple[dict[str, Any], dict[str, tuple[FileEntry, ...]]]:
+    """Pairs, and edges where they are verified: what was counted, and the files for the survivors."""
+    near = stages.corpus.step.minhash
+    if near is None:
+        return {}, {}
+    before = tuple(entry for entries in copies.values() for entry in entries)
+    made = stages.do("pairs", ranges(band_rows, BAND_ROWS), {"removed": before})
+    pairs = files_of(made, "pairs")
+    said = {"buckets": added(made, "buckets"), "left_out": sum(one.says.get("left_out", 0) for one in made)}
+    if near.threshold is None:
+        return said, {"pairs": pairs}
+    count = ranges(stages.corpus.documents, DOCUMENTS)
+    attached = files_of(stages.do("attach", count, {"pairs": pairs}), "attached")
+    made = stages.do("edges", count, {"attached": attached})
+    said |= {name: sum(one.says[name] for one in made) for name in ("compared", "verified")}
+    return said, {"edges": files_of(made, "edges")}
+
+
+def added(made: Sequence[Manifest], name: str) -> dict[str, int]:
+    """Counts by size of several tasks, added up, the small sizes first."""
+    found: dict[int, int] = {}
+    for manifest in made:
+        for size, count in manifest.says.get(name, {}).items():
+            found[int(size)] = found.get(int(size), 0) + count
+    return {str(size): count for size, count in sorted(found.items())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removals:
+    """The segments of what tasks lose, and the files of their shares."""
+
+    segments: tuple[str, ...]
+    shares: tuple[FileEntry, ...]
+
+
+def remove(stages: Stages, survivors: Manifest, tasks: Iterator[Any]) -> Removals:
+    """Do what each process task loses as a task of its own, and roll it up as those are."""
+    corpus = stages.corpus
+    todo: list[RemoveTask] = []
+    first = 0
+    for outcome in tasks:
+        entries = survivors.files["removed"], survivors.files["clusters"]
+        todo.append(RemoveTask(corpus=corpus, outcome=outcome, first=first, removed=entries[0], clusters=entries[1]))
+        first += sum(unit.rows for unit in units_of(corpus.store, outcome, first))
+    stage = todo[0].stage
+    segments = Segments(corpus.store, [task.id for task in todo], stage)
+    before = segments.done_before()
+    stages.on_stage(f"{DEDUP} remove", len(todo), len(before))
+    for manifest in stages.runner.run([task for task in todo if task.id not in before], stages.report):
+        stages.report(manifest.task, manifest.accounts, True)
+        segments.add(manifest)
+    rollup = replace(corpus.rollup, removed=segments.names)
+    shares = tuple(outcome.removal["shares"] for outcome in outcomes(corpus.store, rollup))
+    return Removals(segments=segments.names, shares=shares)
+
+
+def check_shares(store: Store, shares: FileEntry, alarm: Alarm) -> None:
+    """Raise SourceEmptied where a domain or a folder of input lost more than the alarm allows."""
+    with file_of(store, shares).open() as raw:
+        rows = pq.read_table(raw, partitioning=None).to_pylist()
+    emptied = [
+        row
+        for row in rows
+        if row["documents"] >= alarm.documents and row["removed"] > alarm.fraction * row["documents"]
+    ]
+    if not emptied:
+        return
+    said = ", ".join(
+        f"{row['kind']} {row['name'] or '(none)'} loses {row['removed']:,} of {row['documents']:,}"
+        for row in emptied[:SHOWN]
+    )
+    more = f", and {len(emptied) - SHOWN} more" if len(emptied) > SHOWN else ""
+    raise SourceEmptied(
+        f"dedup would take more than {alarm.fraction:.0%} of {len(emptied)} sources: {said}{more}. "
+        "What was found is committed. Raise `threshold`, leave the source out, or accept it: the same command with "
+        "--allow-emptied packs it, and `gristmill clusters` then shows what was taken for the same."
+    )

@@ -1,0 +1,51 @@
+"""One task, of any stage, from its value to its manifest."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from filters.errors import VerifyFailed
+from infra.commit import Manifest, commit
+from infra.dedup_work import DedupTask, RemoveTask, perform_dedup, perform_remove
+from infra.work import (
+    CutTask,
+    PackTask,
+    ProcessTask,
+    Report,
+    RetryTask,
+    Task,
+    perform_cut,
+    perform_pack,
+    perform_process,
+    perform_retry,
+)
+
+PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
+    CutTask: perform_cut,
+    ProcessTask: perform_process,
+    RetryTask: perform_retry,
+    PackTask: perform_pack,
+    DedupTask: perform_dedup,
+    RemoveTask: perform_remove,
+}
+
+
+def perform(task: Task, report: Report) -> Manifest:
+    """Do one task and return the manifest in force. Safe to do twice, at the same time, or again after any failure."""
+    started = time.monotonic()
+    try:
+        manifest = PERFORMERS[type(task)](task, report)
+    except FileNotFoundError as error:
+        raise VerifyFailed(
+            f"task {task.id}: a committed file is gone ({error}). Restore it, or run into an empty folder."
+        ) from error
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    measured = {
+        "seconds": round(time.monotonic() - started, 3),
+        "peak_rss_bytes": usage.ru_maxrss * 1024,
+    }
+    return commit(task.store, replace(manifest, measured=measured))

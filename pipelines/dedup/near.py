@@ -1,0 +1,111 @@
+"""Near-duplicates that fall: from stored edges, or from unverified pairs, to documents and what stands for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.dedup.edges import EDGES, described, numbers
+from pipelines.dedup.ranges import PAIRS, Documents, Unit
+from pipelines.dedup.sketch import estimate
+from pipelines.dedup.step import NearDuplicates
+from pipelines.dedup.survivors import (
+    Edges,
+    Hashes,
+    Survivors,
+    components,
+    contested,
+    greedy,
+    places_of,
+    preferred,
+    ranks,
+    with_edges,
+)
+from pipelines.storage import StoredFile
+
+Units = Callable[[], Iterable[Unit]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Near:
+    """Documents that fall, sorted, the document that stands for each, and their similarity: estimated from sketches,
+    NaN where the two were not compared. All shape (documents,).
+    """
+
+    documents: Documents
+    representatives: Documents
+    similarity: npt.NDArray[np.float64]
+
+
+def near_copies(
+    near: NearDuplicates, units: Units, edges: Sequence[StoredFile], pairs: Sequence[StoredFile], count: int
+) -> Near:
+    """Who falls among `count` documents: by verified edges where there is a threshold, else by the pairs."""
+    if near.survivor == "datatrove":
+        return by_datatrove(pairs, count)
+    if near.threshold is not None:
+        table = joined_tables(edges, EDGES)
+        found = Edges(first=numbers(table, "first"), second=numbers(table, "second"), matches=numbers(table, "matches"))
+        orders = numbers(table, "first_order"), numbers(table, "second_order")
+    else:
+        table = joined_tables(pairs, PAIRS)
+        found = Edges(
+            first=numbers(table, "first"), second=numbers(table, "second"), matches=np.zeros(len(table), np.uint16)
+        )
+        orders = orders_of(found, units)
+    survivors = chosen(near, found, orders, units)
+    fell = np.flatnonzero(survivors.representatives != survivors.documents)
+    matches = survivors.matches[fell]
+    return Near(
+        documents=survivors.documents[fell],
+        representatives=survivors.representatives[fell],
+        similarity=np.where(matches > 0, estimate(matches, near.parameters.size), np.nan),
+    )
+
+
+def chosen(near: NearDuplicates, edges: Edges, orders: tuple[Hashes, Hashes], units: Units) -> Survivors:
+    """The survivors of these edges, whose documents have these orders. Ids are read where only they decide."""
+    documents = with_edges(edges)
+    order = np.empty(len(documents), np.uint64)
+    for ends, known in zip((edges.first, edges.second), orders, strict=True):
+        order[places_of(ends, documents)] = known
+    equal = contested(edges, *orders)
+    ids = described(units(), equal, ["id"]).column("id").combine_chunks() if len(equal) else pa.array([], pa.string())
+    by_rank = ranks(documents, order, equal, ids)
+    return (greedy if near.mode == "greedy" else preferred)(edges, documents, by_rank)
+
+
+def orders_of(edges: Edges, units: Units) -> tuple[Hashes, Hashes]:
+    """The orders of the first and of the second documents of edges that do not carry them."""
+    documents = with_edges(edges)
+    if not len(documents):
+        return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+    order = numbers(described(units(), documents, ["order"]), "order")
+    return order[places_of(edges.first, documents)], order[places_of(edges.second, documents)]
+
+
+def by_datatrove(pairs: Sequence[StoredFile], count: int) -> Near:
+    """Who falls by datatrove's union-find over its sequence of pairs."""
+
+    def blocks() -> Iterator[tuple[Documents, Documents]]:
+        for file in pairs:
+            table = joined_tables([file], PAIRS)
+            yield numbers(table, "first"), numbers(table, "second")
+
+    representatives = components(count, blocks())
+    fell = np.flatnonzero(representatives != np.arange(count))
+    return Near(documents=fell, representatives=representatives[fell], similarity=np.full(len(fell), np.nan))
+
+
+def joined_tables(files: Sequence[StoredFile], schema: pa.Schema) -> pa.Table:
+    """The rows of these files, one file after the other."""
+    tables = [schema.empty_table()]
+    for file in files:
+        with file.open() as raw:
+            tables.append(pq.read_table(raw, partitioning=None))
+    return pa.concat_tables(tables)

@@ -1,0 +1,132 @@
+"""The `dedup` step of a recipe: which documents count as the same, and which of them stays.
+
+It stands last: copies are looked for among the documents that pass the rules, so that a document that a rule drops
+never takes its copies with it. By URL first, then by text, then near-duplicates, each among what the one before left.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.dedup.minhash import MinHash
+from pipelines.recipe_data import Data
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Preference = Literal["longest", "shortest", "newest", "oldest"]
+AGE = {"newest", "oldest"}
+
+EXACT = ("url", "text", "twin")
+"""Methods that compare 128-bit hashes, in the order in which they are applied. Twins have one whole signature."""
+
+
+class ByUrl(Data):
+    """Of the documents of one normalised URL the newest stays, or the oldest; where dates are equal, `precedence`
+    decides.
+    """
+
+    keep: Literal["newest", "oldest"] = "newest"
+
+
+class ByText(Data):
+    """Of documents whose texts are equal but for case and white space the preferred one stays."""
+
+
+class NearDuplicates(Data):
+    """MinHash LSH (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, §3.4). The defaults are
+    FineWeb's with datatrove's faster hash.
+
+    threshold: least Jaccard similarity, estimated from sketches, at which a candidate pair counts; null: every
+    candidate pair does. greedy: a document falls if, and only if, a document that stays is that similar to it.
+    components: of everything joined by chains of pairs one stays; with `survivor: datatrove` the one that datatrove
+    0.10.1 would keep, which needs `threshold: null`. bucket_cap: with how many documents of its bucket, the preferred
+    ones, a document is compared.
+    """
+
+    ngram: PositiveInt = 5
+    bands: PositiveInt = 14
+    rows: PositiveInt = 8
+    hash: Literal["xxhash64", "sha1"] = "xxhash64"
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 1
+    words: str = "spacy_english"
+    threshold: Fraction | None = 0.75
+    mode: Literal["greedy", "components"] = "greedy"
+    survivor: Literal["preferred", "datatrove"] = "preferred"
+    bucket_cap: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _survivor_can_be_had(self) -> Self:
+        if self.survivor == "datatrove" and (self.mode != "components" or self.threshold is not None):
+            raise ValueError(
+                "survivor: datatrove is that of unverified components: set mode: components, threshold: null"
+            )
+        if self.mode == "greedy" and self.threshold is None:
+            raise ValueError(
+                "greedy needs a threshold: only verified pairs are worth a document. Or set mode: components"
+            )
+        return self
+
+    @property
+    def parameters(self) -> MinHash:
+        """What signatures depend on."""
+        return MinHash(ngram=self.ngram, bands=self.bands, rows=self.rows, hash=self.hash, seed=self.seed)
+
+
+class Alarm(Data):
+    """Stop where one domain, or one folder of input files, of at least `documents` documents loses more than
+    `fraction` of them: that is rarely what was meant.
+    """
+
+    fraction: Fraction = 0.9
+    documents: PositiveInt = 1000
+
+
+class Dedup(Data):
+    """Remove copies. `precedence` says which of several stays; where all of it is equal, the smallest id."""
+
+    url: ByUrl | None = None
+    text: ByText | None = None
+    minhash: NearDuplicates | None = None
+    precedence: Annotated[list[Preference], Field(min_length=1, max_length=2)] = ["longest", "newest"]
+    alarm: Alarm = Alarm()
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.url is None and self.text is None and self.minhash is None:
+            raise ValueError("dedup needs at least one of url, text, minhash")
+        if len({name in AGE for name in self.precedence}) < len(self.precedence):
+            raise ValueError(
+                f"{' and '.join(self.precedence)} speak of the same; name a length and an age, or one of them"
+            )
+        return self
+
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """The exact methods of this step, in order. Twins are found wherever near-duplicates are verified."""
+        verified = self.minhash is not None and self.minhash.threshold is not None
+        given = {"url": self.url is not None, "text": self.text is not None, "twin": verified}
+        return tuple(method for method in EXACT if given[method])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that bears on what is removed."""
+        return self.model_dump(exclude={"alarm"})
+
+    def identity_for(self, kind: str) -> dict[str, Any]:
+        """What of it bears on one stage: copies and pairs do not depend on the threshold, nor on what is chosen."""
+        if kind not in (*EXACT, "pairs", "attach"):
+            return self.identity
+        cap = None if kind in EXACT or self.minhash is None else self.minhash.bucket_cap
+        return self.fingerprints | {"bucket_cap": cap}
+
+    @property
+    def fingerprints(self) -> dict[str, Any]:
+        """Everything that bears on what is stored of each document: all else may change without reading texts."""
+        said = self.model_dump(include={"url", "precedence"}) | {"exact": list(self.exact)}
+        if self.minhash is not None:
+            said["minhash"] = self.minhash.model_dump(
+                include={"ngram", "bands", "rows", "hash", "seed", "words", "survivor"}
+            )
+        return said

@@ -1,0 +1,314 @@
+"""A dedup step from documents to the packed dataset: who falls, why, and that nothing else changes it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import infra.dedup
+from filters.errors import SourceEmptied, TaskFailed
+from infra.commands import run_recipe
+from infra.run import Finished, read_run
+from infra.store import open_store
+from infra.verify import verify
+from pipelines.dedup.fingerprints import normal_text, normal_url
+from pipelines.recipe import Recipe
+
+NEAR = {"threshold": 0.75}
+Document = dict[str, Any]
+
+
+def recipe(**step: Any) -> Recipe:
+    """A recipe of one dedup step."""
+    said = {"name": "dedup", "says": "A test.", "steps": [{"dedup": step}], "tokenizer": None}
+    return Recipe.model_validate(said)
+
+
+def changed(text: str, rng: random.Random, words: int) -> str:
+    """The text with so many words exchanged."""
+    parts = text.split(" ")
+    for place in rng.sample(range(len(parts)), words):
+        parts[place] = f"changed{rng.randrange(10**6)}"
+    return " ".join(parts)
+
+
+@pytest.fixture(scope="module")
+def documents(make_sentences: Callable[[int], str]) -> list[Document]:
+    """120 texts; of every third a near copy or two, of every tenth an exact one, of every eighth one of its URL."""
+    rng = random.Random(5)
+    found: list[Document] = []
+
+    def add(text: str, url: str) -> None:
+        number = len(found)
+        day = 1 + number * 7 % 28
+        found.append({"id": f"doc-{number:04d}", "text": text, "url": url, "date": f"2024-02-{day:02d}T00:00:00Z"})
+
+    for number in range(120):
+        text = make_sentences(number)
+        url = f"https://mill{number % 7}.example/{number}"
+        add(text, url)
+        for _ in range(number % 3 == 0 and 1 + number % 2):
+            add(changed(text, rng, 1 + number % 9), f"https://copy.example/{len(found)}")
+        if number % 10 == 0:
+            add(text.upper().replace(" ", "  "), "")
+        if number % 8 == 0:
+            add(make_sentences(1000 + number), f"http://www.mill{number % 7}.example/{number}/?utm_source=x")
+    add("", "https://empty.example/1")
+    add("", "https://empty.example/2")
+    add("only four words here", "https://short.example/1")
+    return found
+
+
+def written(folder: Path, documents: Sequence[Document], files: int) -> Path:
+    """The documents, one after the other, in so many JSONL files."""
+    folder.mkdir(parents=True)
+    size = -(-len(documents) // files)
+    for index in range(files):
+        lines = [json.dumps(one) for one in documents[index * size : (index + 1) * size]]
+        (folder / f"part-{index}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def ran(step: Recipe, source: Path, out: Path, **options: Any) -> Finished:
+    return run_recipe(step, [str(source)], out, runner="inprocess", quiet=True, task_bytes=150_000, **options)
+
+
+def rows(made: Finished, kind: str) -> pl.DataFrame:
+    files = [f"{made.store.url}/{entry.path}" for entry in made.files[kind]]
+    return pl.concat([pl.read_parquet(path.removeprefix("file://")) for path in files])
+
+
+def kept(made: Finished) -> set[str]:
+    return set(rows(made, "dataset")["id"].to_list())
+
+
+EVERY = {"url": {}, "text": {}, "minhash": NEAR}
+
+
+@pytest.fixture(scope="module")
+def source(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("dedup") / "in", documents, 4)
+
+
+@pytest.fixture(scope="module")
+def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return ran(recipe(**EVERY), source, tmp_path_factory.mktemp("dedup") / "out")
+
+
+def test_every_removed_document_names_a_kept_one_and_the_account_holds(
+    made: Finished, documents: list[Document]
+) -> None:
+    assert verify(made) > 0
+    gone, standing = rows(made, "duplicates"), rows(made, "clusters")
+    assert len(gone) + made.accounts.kept == len(documents)
+    assert set(gone["representative_id"].to_list()) <= kept(made)
+    assert not set(gone["id"].to_list()) & kept(made)
+    assert set(gone["method"].to_list()) >= {"url", "text", "minhash"}
+    near = gone.filter(pl.col("method") == "minhash")
+    assert near["similarity"].drop_nulls().min() >= 0.74
+    assert gone.filter(pl.col("method") == "url")["similarity"].null_count() == (gone["method"] == "url").sum()
+    sizes = dict(standing.select("id", "size").iter_rows())
+    assert {name: len(some) + 1 for (name,), some in gone.group_by("representative_id")} == sizes
+    assert made.dedup["removed"] == dict(made.accounts.duplicates)
+
+
+def test_of_one_url_the_newest_stays_and_of_one_text_the_preferred(documents: list[Document], made: Finished) -> None:
+    by_id = {one["id"]: one for one in documents}
+    for gone in rows(made, "duplicates").iter_rows(named=True):
+        one, other = by_id[gone["id"]], by_id[gone["representative_id"]]
+        if gone["method"] == "text" and gone["similarity"] is not None:
+            assert normal_text(one["text"]) == normal_text(other["text"])
+            assert (len(other["text"]), other["date"]) >= (len(one["text"]), one["date"])
+    urls: dict[str, list[Document]] = {}
+    for one in documents:
+        if one["url"]:
+            urls.setdefault(normal_url(one["url"]), []).append(one)
+    newest = [max(some, key=lambda one: one["date"]) for some in urls.values() if len(some) > 1]
+    removed = set(rows(made, "duplicates").filter(pl.col("method") == "url")["id"].to_list())
+    assert newest
+    assert not {one["id"] for one in newest} & removed
+    assert len(removed) == sum(len(some) - 1 for some in urls.values())
+
+
+def test_a_document_falls_if_and_only_if_an_edge_leads_to_a_kept_preferred_one(
+    made: Finished, source: Path, tmp_path: Path
+) -> None:
+    """By the definition, over the stored edges, where near-duplicates alone are looked for."""
+    near = ran(recipe(minhash=NEAR), source, tmp_path / "out")
+    entries = sorted((tmp_path / "out").rglob("edges.parquet"))
+    edges = pl.concat([pl.read_parquet(path) for path in entries])
+    names = [row["id"] for row in rows_in_order(near)]
+    fell: set[int] = set()
+    by_second: dict[int, list[int]] = {}
+    order: dict[int, int] = {}
+    for first, second, first_order, second_order in edges.select(
+        "first", "second", "first_order", "second_order"
+    ).iter_rows():
+        order[first], order[second] = first_order, second_order
+        by_second.setdefault(second, []).append(first)
+        by_second.setdefault(first, []).append(second)
+    for document in sorted(order, key=lambda one: (order[one], names[one])):
+        better = [one for one in by_second[document] if (order[one], names[one]) < (order[document], names[document])]
+        if any(one not in fell for one in better):
+            fell.add(document)
+    removed = rows(near, "duplicates").filter(pl.col("method") == "minhash")
+    assert {names[one] for one in fell} == set(removed["id"].to_list())
+    assert fell
+
+
+def rows_in_order(made: Finished) -> list[Mapping[str, Any]]:
+    """The documents of a run before deduplication, as they are numbered."""
+    found: list[Mapping[str, Any]] = []
+    for outcome in made.outcomes:
+        for entry in outcome.kept:
+            found += pl.read_parquet(f"{made.store.url}/{entry.path}".removeprefix("file://")).to_dicts()
+    return found
+
+
+def test_ranges_groups_and_tasks_change_nothing(
+    made: Finished, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.dedup, "BAND_ROWS", 300)
+    monkeypatch.setattr(infra.dedup, "HASH_ROWS", 50)
+    monkeypatch.setattr(infra.dedup, "DOCUMENTS", 40)
+    cut = ran(recipe(**EVERY), source, tmp_path / "cut")
+    assert len(list((tmp_path / "cut").rglob("pairs.parquet"))) > 5
+    assert (cut.dataset_sha256, cut.accounts) == (made.dataset_sha256, made.accounts)
+    assert rows(cut, "duplicates").equals(rows(made, "duplicates"))
+    assert rows(cut, "clusters").equals(rows(made, "clusters"))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_permuted_inputs_have_the_same_survivors(
+    made: Finished, documents: list[Document], tmp_path: Path, seed: int
+) -> None:
+    shuffled = list(documents)
+    random.Random(seed).shuffle(shuffled)
+    again = ran(recipe(**EVERY), written(tmp_path / "in", shuffled, 3), tmp_path / "out")
+    assert kept(again) == kept(made)
+    pairs = [
+        set(rows(one, "duplicates").select("id", "representative_id", "method", "similarity").iter_rows())
+        for one in (again, made)
+    ]
+    assert pairs[0] == pairs[1]
+
+
+def test_another_threshold_does_not_read_a_text_again_nor_look_for_pairs(source: Path, tmp_path: Path) -> None:
+    first = ran(recipe(minhash=NEAR), source, tmp_path / "out")
+    before = set((tmp_path / "out/_work/manifests/dedup").rglob("*.json"))
+    again = ran(recipe(minhash={"threshold": 0.95}), source, tmp_path / "out")
+    assert again.done_now == 0
+    made = {path for path in (tmp_path / "out/_work/manifests/dedup").rglob("*.json") if path not in before}
+    assert {path.parent.name for path in made} == {"edges", "survivors", "remove", "shares"}
+    assert again.accounts.kept > first.accounts.kept
+    fresh = ran(recipe(minhash={"threshold": 0.95}), source, tmp_path / "fresh")
+    assert fresh.dataset_sha256 == again.dataset_sha256
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs", "edges", "survivors", "remove"])
+def test_a_run_that_failed_within_a_stage_is_continued(
+    made: Finished, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from infra import perform
+
+    whole = perform.PERFORMERS
+
+    def failing(task: Any, report: Any) -> Any:
+        if getattr(task, "kind", "remove") == kind:
+            raise TaskFailed("the machine is gone")
+        return whole[type(task)](task, report)
+
+    kinds = (perform.DedupTask, perform.RemoveTask)
+    monkeypatch.setattr(perform, "PERFORMERS", whole | dict.fromkeys(kinds, failing))
+    with pytest.raises(TaskFailed):
+        ran(recipe(**EVERY), source, tmp_path / "out")
+    monkeypatch.undo()
+    done = set((tmp_path / "out/_work/manifests").rglob("*.json"))
+    again = ran(recipe(**EVERY), source, tmp_path / "out")
+    assert (again.done_now, again.dataset_sha256) == (0, made.dataset_sha256)
+    assert done <= set((tmp_path / "out/_work/manifests").rglob("*.json"))
+
+
+def test_a_source_that_loses_nearly_all_stops_the_run_unless_it_is_accepted(tmp_path: Path) -> None:
+    text = "the same page again and again under another address every time that somebody asks for it"
+    same = [{"id": f"{number}", "text": text, "url": f"https://one.com/{number}", "date": ""} for number in range(50)]
+    step = recipe(text={}, alarm={"fraction": 0.9, "documents": 40})
+    source = written(tmp_path / "in", same, 1)
+    with pytest.raises(SourceEmptied, match=r"domain one\.com loses 49 of 50") as raised:
+        ran(step, source, tmp_path / "out")
+    assert "--allow-emptied" in str(raised.value)
+    done = ran(step, source, tmp_path / "out", allow_emptied=True)
+    assert (done.done_now, kept(done)) == (0, {"0"})
+    assert read_run(open_store(tmp_path / "out")).dedup["clusters"] == {"50": 1}
+
+
+def test_precedence_is_what_the_step_says(tmp_path: Path) -> None:
+    base = "one two three four five six seven eight nine ten eleven twelve"
+    some = [
+        {"id": "old-long", "text": base.replace(" ", "   "), "url": "", "date": "2020-01-01"},
+        {"id": "new-short", "text": base, "url": "", "date": "2024-01-01"},
+        {"id": "b-unknown", "text": base, "url": "", "date": "somewhen"},
+        {"id": "a-unknown", "text": base, "url": "", "date": ""},
+    ]
+    source = written(tmp_path / "in", some, 2)
+    for precedence, survivor in {
+        ("longest", "newest"): "old-long",
+        ("newest", "longest"): "new-short",
+        ("oldest",): "old-long",
+        ("shortest", "newest"): "new-short",
+    }.items():
+        done = ran(recipe(text={}, precedence=list(precedence)), source, tmp_path / survivor / precedence[0])
+        assert kept(done) == {survivor}, precedence
+    alone = written(tmp_path / "unknown", some[2:], 1)
+    assert kept(ran(recipe(text={}), alone, tmp_path / "last")) == {"a-unknown"}
+
+
+def test_what_a_table_says_of_a_text_stays_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pl.DataFrame(
+        {
+            "text": ["a text", "another text"],
+            "id": ["1", "2"],
+            "dump": ["CC-MAIN-2020-05", None],
+            "language": ["en", "de"],
+            "language_score": [0.5, None],
+            "token_count": [2, 7],
+        }
+    ).write_parquet(folder / "a.parquet")
+    found = rows(ran(recipe(text={}), folder, tmp_path / "out"), "dataset")
+    assert found["language"].to_list() == ["en", "de"]
+    assert found["token_count"].to_list() == [2, 7]
+    assert found["dump"].to_list() == ["CC-MAIN-2020-05", ""]
+    assert found["language_score"].to_list() == [0.5, 0.0]
+
+
+def test_a_corpus_of_nothing_and_of_one_document_are_defined(tmp_path: Path) -> None:
+    for count in (0, 1):
+        some = [{"id": "1", "text": "a b c d e f g", "url": "u", "date": ""}][:count]
+        source = written(tmp_path / f"in{count}", some or [{"id": "x"}], 1)
+        done = ran(recipe(**EVERY), source, tmp_path / f"out{count}")
+        assert (done.accounts.kept, sum(done.accounts.duplicates.values())) == (count, 0)
+        assert verify(done) > 0
+
+
+def test_a_chain_of_similar_documents_does_not_collapse_into_one(tmp_path: Path) -> None:
+    """Each document has most words of the one before it: greedily every few stay, in one component one does."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [letters[number // 26] + letters[number % 26] for number in range(400)]
+    some = [
+        {"id": f"{place:03d}", "text": " ".join(words[place : place + 200]), "url": "", "date": ""}
+        for place in range(0, 200, 4)
+    ]
+    source = written(tmp_path / "in", some, 2)
+    greedy = ran(recipe(minhash=NEAR), source, tmp_path / "greedy")
+    whole = ran(recipe(minhash=NEAR | {"mode": "components"}), source, tmp_path / "components")
+    assert whole.accounts.kept < greedy.accounts.kept < len(some)
+    assert np.all(np.diff(sorted(int(one) for one in kept(greedy))) >= 8)
