@@ -20,6 +20,7 @@ from infra import cli_clusters, cli_dedup, cli_export, cli_jobs, cli_signals, cl
 from infra.ending import ending_on_sigterm
 from infra.options import (
     Address,
+    Against,
     AllowEmptied,
     AllowQuarantined,
     AllSignals,
@@ -98,6 +99,7 @@ def run(
     all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
     allow_emptied: AllowEmptied = False,
+    against: Against = None,
     anonymous: Anonymous = False,
     address: Address = None,
     allow_unauthenticated_cluster: Unauthenticated = False,
@@ -127,6 +129,7 @@ def run(
         all_signals=all_signals,
         allow_quarantined=allow_quarantined,
         allow_emptied=allow_emptied,
+        against=against or (),
         anonymous=anonymous,
         address=address,
         allow_unauthenticated=allow_unauthenticated_cluster,

@@ -9,6 +9,7 @@ import typer
 
 from infra.options import (
     Address,
+    Against,
     AllowEmptied,
     Anonymous,
     Inputs,
@@ -70,6 +71,7 @@ def dedup(
     workers: Workers = None,
     task_size: TaskSize = "256MiB",
     allow_emptied: AllowEmptied = False,
+    against: Against = None,
     anonymous: Anonymous = False,
     address: Address = None,
     allow_unauthenticated_cluster: Unauthenticated = False,
@@ -109,6 +111,7 @@ def dedup(
         workers=workers,
         task_bytes=byte_count(task_size),
         allow_emptied=allow_emptied,
+        against=against or (),
         anonymous=anonymous,
         address=address,
         allow_unauthenticated=allow_unauthenticated_cluster,

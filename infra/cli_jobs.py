@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from infra.options import (
+    Against,
     AllowEmptied,
     AllowQuarantined,
     AllSignals,
@@ -68,6 +69,7 @@ def submit(
     all_signals: AllSignals = False,
     allow_quarantined: AllowQuarantined = False,
     allow_emptied: AllowEmptied = False,
+    against: Against = None,
     anonymous: Anonymous = False,
     task_deadline: TaskDeadline = 6.0,
     take_over: TakeOver = False,
@@ -99,6 +101,7 @@ def submit(
         all_signals=all_signals,
         allow_quarantined=allow_quarantined,
         allow_emptied=allow_emptied,
+        against=tuple(against or ()),
         anonymous=anonymous,
         take_over=take_over,
         allow_unauthenticated=allow_unauthenticated_cluster,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filters.errors import InputError, RecipeError
+from infra.dedup import earlier_run
 from infra.demo_crawl import build_demo_crawl
 from infra.finish import finish_stage
 from infra.look import rows_of, slices_of
@@ -25,6 +26,7 @@ from infra.stored import Store
 from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider, check_here
+from pipelines.dedup.step import Dedup
 from pipelines.langid import labels
 from pipelines.process import TaskOptions
 from pipelines.read import read_slice
@@ -85,6 +87,7 @@ def run_recipe(
     all_signals: bool = False,
     allow_quarantined: bool = False,
     allow_emptied: bool = False,
+    against: Sequence[str] = (),
     quiet: bool = False,
     relative_to: Path | None = None,
     anonymous: bool = False,
@@ -96,6 +99,7 @@ def run_recipe(
         raise InputError(f"{store.url}: memory is not shared by workers. Use --runner inprocess.")
     if all_signals and not annotate:
         raise InputError("--all-signals asks what to store beside every document: it needs --annotate.")
+    earlier = checked_against(against, recipe)
     options = TaskOptions(
         recipe=recipe, dump=dump, dropped_samples=dropped_samples, annotate=annotate, all_signals=all_signals
     )
@@ -137,7 +141,22 @@ def run_recipe(
             on_stage=progress.stage,
             allow_quarantined=allow_quarantined,
             allow_emptied=allow_emptied,
+            against=earlier,
         )
+
+
+def checked_against(against: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
+    """The URLs of these earlier runs, in order. Raises InputError where one cannot be compared with, OutputError where
+    it is no finished run.
+    """
+    step = recipe.step(Dedup)
+    if against and step is None:
+        raise InputError(f"--against: {recipe.name} has no dedup step. Add `- dedup: {{minhash: {{}}}}` at its end.")
+    runs = [read_run(open_store(one)) for one in against]
+    for made in runs:
+        assert step is not None
+        earlier_run(made, step)
+    return tuple(made.store.url for made in runs)
 
 
 def cut_starts(
@@ -316,6 +335,7 @@ def retry_quarantined(
             on_stage=progress.stage,
             allow_quarantined=True,
             allow_emptied=True,
+            against=made.against,
         )
 
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from filters.errors import SourceEmptied
+from filters.errors import InputError, SourceEmptied
 from infra.commit import FileEntry, Manifest
-from infra.dedup_work import BAND_ROWS, DEDUP, DOCUMENTS, HASH_ROWS, Corpus, DedupTask, RemoveTask, units_of
+from infra.dedup_work import (
+    BAND_ROWS,
+    DEDUP,
+    DOCUMENTS,
+    HASH_ROWS,
+    Corpus,
+    DedupTask,
+    Earlier,
+    RemoveTask,
+    units_of,
+)
 from infra.finish import OnStage, finish_stage
 from infra.rollup import Rollup, Segments, outcomes
 from infra.runner import Runner
 from infra.stored import Store
 from infra.work import Report, file_of
 from pipelines.dedup.step import Alarm, Dedup
+
+if TYPE_CHECKING:
+    from infra.run import Finished
 
 SHOWN = 5
 
@@ -31,21 +45,27 @@ class Deduplicated:
 
 
 def deduplicate(
-    store: Store, rollup: Rollup, step: Dedup, runner: Runner, *, report: Report, on_stage: OnStage
+    store: Store,
+    rollup: Rollup,
+    step: Dedup,
+    runner: Runner,
+    *,
+    earlier: Sequence[Earlier],
+    report: Report,
+    on_stage: OnStage,
 ) -> Deduplicated:
-    """Find the copies among the kept documents of a run and what each task loses by that. Done before: done."""
-    documents = band_rows = 0
-    for outcome in outcomes(store, rollup):
-        documents += sum(entry.rows for entry in outcome.kept)
-        band_rows += sum(prints["bands"].rows for prints in outcome.fingerprints if "bands" in prints)
-    corpus = Corpus(store=store, rollup=rollup, step=step, documents=documents)
+    """Find the copies among the kept documents of a run, and of the earlier runs, and what each task loses by that."""
+    documents, band_rows = sizes(store, rollup)
+    corpus = Corpus(store=store, rollup=rollup, step=step, documents=documents, earlier=tuple(earlier))
     stages = Stages(corpus=corpus, runner=runner, report=report, on_stage=on_stage)
+    gone = files_of(stages.do("earlier", 1, {}), "gone") if earlier else ()
     copies: dict[str, tuple[FileEntry, ...]] = {}
     for method in step.exact:
-        before = tuple(entry for entries in copies.values() for entry in entries)
-        made = stages.do(method, ranges(documents, HASH_ROWS), {"removed": before})
+        before = gone + tuple(chain.from_iterable(copies.values()))
+        made = stages.do(method, ranges(corpus.count, HASH_ROWS), {"removed": before})
         copies[method] = files_of(made, "copies")
-    said, inputs = near_stages(stages, band_rows, copies)
+    band_rows += sum(sizes(one.store, one.rollup)[1] for one in earlier)
+    said, inputs = near_stages(stages, band_rows, gone + tuple(chain.from_iterable(copies.values())))
     (survivors,) = stages.do("survivors", 1, copies | inputs)
     removed = remove(stages, survivors, outcomes(store, rollup))
     (shared,) = stages.do("shares", 1, {"shares": removed.shares})
@@ -92,20 +112,43 @@ def files_of(made: Sequence[Manifest], name: str) -> tuple[FileEntry, ...]:
     return tuple(manifest.files[name] for manifest in made)
 
 
+def sizes(store: Store, rollup: Rollup) -> tuple[int, int]:
+    """How many documents the tasks of a run kept before its dedup step, and how many rows of bands they stored."""
+    documents = bands = 0
+    for outcome in outcomes(store, rollup):
+        documents += sum(entry.rows for entry in outcome.kept)
+        bands += sum(prints["bands"].rows for prints in outcome.fingerprints if "bands" in prints)
+    return documents, bands
+
+
+def earlier_run(made: Finished, step: Dedup) -> Earlier:
+    """A finished run to deduplicate against. Raises InputError where it did not store what this step compares."""
+    theirs, ours = made.recipe.step(Dedup), step.fingerprints
+    if theirs is None:
+        raise InputError(
+            f"--against {made.store.url}: its recipe has no dedup step, so nothing was stored to compare with."
+        )
+    if not set(step.exact) <= set(theirs.exact) or theirs.fingerprints.get("minhash") != ours.get("minhash"):
+        raise InputError(
+            f"--against {made.store.url}: it was fingerprinted otherwise. It has {theirs.fingerprints}, this recipe "
+            f"{ours}. Take the same methods, ngram, bands, rows, hash, seed and words; threshold and precedence are free."
+        )
+    return Earlier(store=made.store, rollup=made.rollup, documents=sizes(made.store, made.rollup)[0])
+
+
 def near_stages(
-    stages: Stages, band_rows: int, copies: Mapping[str, tuple[FileEntry, ...]]
+    stages: Stages, band_rows: int, removed: tuple[FileEntry, ...]
 ) -> tuple[dict[str, Any], dict[str, tuple[FileEntry, ...]]]:
     """Pairs, and edges where they are verified: what was counted, and the files for the survivors."""
     near = stages.corpus.step.minhash
     if near is None:
         return {}, {}
-    before = tuple(entry for entries in copies.values() for entry in entries)
-    made = stages.do("pairs", ranges(band_rows, BAND_ROWS), {"removed": before})
+    made = stages.do("pairs", ranges(band_rows, BAND_ROWS), {"removed": removed})
     pairs = files_of(made, "pairs")
     said = {"buckets": added(made, "buckets"), "left_out": sum(one.says.get("left_out", 0) for one in made)}
     if near.threshold is None:
         return said, {"pairs": pairs}
-    count = ranges(stages.corpus.documents, DOCUMENTS)
+    count = ranges(stages.corpus.count, DOCUMENTS)
     attached = files_of(stages.do("attach", count, {"pairs": pairs}), "attached")
     made = stages.do("edges", count, {"attached": attached})
     said |= {name: sum(one.says[name] for one in made) for name in ("compared", "verified")}
@@ -133,7 +176,7 @@ def remove(stages: Stages, survivors: Manifest, tasks: Iterator[Any]) -> Removal
     """Do what each process task loses as a task of its own, and roll it up as those are."""
     corpus = stages.corpus
     todo: list[RemoveTask] = []
-    first = 0
+    first = corpus.before
     for outcome in tasks:
         entries = survivors.files["removed"], survivors.files["clusters"]
         todo.append(RemoveTask(corpus=corpus, outcome=outcome, first=first, removed=entries[0], clusters=entries[1]))

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -42,13 +43,23 @@ DOCUMENTS = 2 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A finished run against whose kept documents another is deduplicated. `documents`: before its own step."""
+
+    store: Store
+    rollup: Rollup
+    documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """The kept documents of a run, and the step that looks for copies among them."""
+    """The kept documents of a run, the step that looks for copies among them, and the runs that come before it."""
 
     store: Store
     rollup: Rollup
     step: Dedup
     documents: int
+    earlier: tuple[Earlier, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -59,16 +70,29 @@ class Corpus:
         """The same with as much of the step as bears on this kind of task: another threshold finds no pairs anew."""
         retries = {task: list(levels) for task, levels in sorted(self.rollup.retries.items())}
         step = self.step.identity if kind is None else self.step.identity_for(kind)
-        return identity(DEDUP, FORMAT, step, list(self.rollup.segments), retries)
+        earlier = [[*one.rollup.segments, *one.rollup.removed] for one in self.earlier]
+        return identity(DEDUP, FORMAT, step, list(self.rollup.segments), retries, earlier)
+
+    @property
+    def before(self) -> int:
+        """How many documents the earlier runs have."""
+        return sum(one.documents for one in self.earlier)
+
+    @property
+    def count(self) -> int:
+        """How many documents there are in all."""
+        return self.before + self.documents
 
     @property
     def units(self) -> Iterator[Unit]:
-        """The units in order."""
+        """The units in order, those of earlier runs first."""
         first = 0
-        for outcome in outcomes(self.store, self.rollup):
-            for unit in units_of(self.store, outcome, first):
-                yield unit
-                first += unit.rows
+        runs = [(one.store, one.rollup) for one in self.earlier]
+        for store, rollup in (*runs, (self.store, self.rollup)):
+            for outcome in outcomes(store, rollup):
+                for unit in units_of(store, outcome, first):
+                    yield unit
+                    first += unit.rows
 
     def files(self, entries: Sequence[FileEntry]) -> list[StoredFile]:
         """Committed files as the pipeline reads them."""
@@ -145,7 +169,7 @@ def removed_before(task: DedupTask) -> Bits:
 def gathered_bits(corpus: Corpus, entries: Sequence[FileEntry]) -> Bits:
     """A bit for every document of these files."""
     columns = (read_column(file, "document") for file in corpus.files(entries))
-    return bits_of(columns, corpus.documents)
+    return bits_of(columns, corpus.count)
 
 
 def read_column(file: StoredFile, name: str) -> Any:
@@ -154,10 +178,28 @@ def read_column(file: StoredFile, name: str) -> Any:
         return pq.read_table(raw, columns=[name], partitioning=None).column(0).to_numpy()
 
 
+def perform_earlier(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """The documents that earlier runs removed as copies: they stand for nothing any more."""
+    gone, first = [np.zeros(0, np.int64)], 0
+    for one in task.corpus.earlier:
+        for outcome in outcomes(one.store, one.rollup):
+            starts = []
+            for unit in units_of(one.store, outcome, first):
+                starts.append(unit.first)
+                first += unit.rows
+            if outcome.removal:
+                with file_of(one.store, outcome.removal["duplicates"]).open() as raw:
+                    rows = pq.read_table(raw, columns=["file", "row"], partitioning=None)
+                file, row = (rows.column(name).to_numpy().astype(np.int64) for name in ("file", "row"))
+                gone.append(np.sort(np.array(starts, np.int64)[file] + row))
+    return {"gone": pa.table({"document": np.concatenate(gone)})}, {}
+
+
 def perform_copies(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """Documents of a range of hashes that are copies by the method that the task is called after."""
     within = hash_range(task.index, task.count)
-    found = copies_within(task.corpus.units, FILES[task.kind], within, removed_before(task))
+    corpus = task.corpus
+    found = copies_within(corpus.units, FILES[task.kind], within, removed_before(task), corpus.before)
     return {"copies": found}, {}
 
 
@@ -166,7 +208,7 @@ def perform_pairs(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]
     near = task.corpus.step.minhash
     assert near is not None
     within = hash_range(task.index, task.count)
-    table, said = pairs_within(task.corpus.units, within, removed_before(task), near)
+    table, said = pairs_within(task.corpus.units, within, removed_before(task), near, task.corpus.before)
     return {"pairs": table}, said
 
 
@@ -174,7 +216,7 @@ def perform_attach(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]
     """Pairs whose first document lies in a range of documents, with its sketch."""
     near = task.corpus.step.minhash
     assert near is not None
-    within = document_range(task.index, task.count, task.corpus.documents)
+    within = document_range(task.index, task.count, task.corpus.count)
     found = attached(task.corpus.units, task.corpus.files(task.inputs["pairs"]), within, near)
     return {"attached": found}, {}
 
@@ -183,8 +225,9 @@ def perform_edges(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]
     """Pairs whose second document lies in a range of documents and whose sketches agree well enough."""
     near = task.corpus.step.minhash
     assert near is not None
-    within = document_range(task.index, task.count, task.corpus.documents)
-    found, said = edges_of(task.corpus.units, task.corpus.files(task.inputs["attached"]), within, near)
+    corpus = task.corpus
+    within = document_range(task.index, task.count, corpus.count)
+    found, said = edges_of(corpus.units, corpus.files(task.inputs["attached"]), within, near, corpus.before)
     return {"edges": found}, said
 
 
@@ -194,7 +237,8 @@ def perform_survivors(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, A
     copies = {method: corpus.files(task.inputs[method]) for method in corpus.step.exact}
     edges = corpus.files(task.inputs.get("edges", ()))
     pairs = corpus.files(task.inputs.get("pairs", ()))
-    result = fallen(corpus.step, lambda: corpus.units, copies, edges, pairs, corpus.documents)
+    earlier = [(one.store.url, one.documents) for one in corpus.earlier]
+    result = fallen(corpus.step, lambda: corpus.units, copies, edges, pairs, corpus.count, earlier)
     return {"removed": result.removed, "clusters": result.clusters}, dict(result.says)
 
 
@@ -204,6 +248,7 @@ def perform_shares(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]
 
 
 PERFORMED: dict[str, Callable[[DedupTask], tuple[dict[str, pa.Table], dict[str, Any]]]] = {
+    "earlier": perform_earlier,
     **dict.fromkeys(FILES, perform_copies),
     "pairs": perform_pairs,
     "attach": perform_attach,

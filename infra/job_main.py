@@ -62,6 +62,7 @@ def run(data: bytes) -> None:
         all_signals=job.all_signals,
         allow_quarantined=job.allow_quarantined,
         allow_emptied=job.allow_emptied,
+        against=job.against,
         anonymous=job.anonymous,
         take_over=job.take_over,
         relative_to=Path(job.relative_to),

@@ -62,6 +62,7 @@ class Job:
     all_signals: bool = False
     allow_quarantined: bool = False
     allow_emptied: bool = False
+    against: tuple[str, ...] = ()
     anonymous: bool = False
     take_over: bool = False
     allow_unauthenticated: bool = False
@@ -77,7 +78,8 @@ class Job:
         if said.get("format") != FORMAT:
             raise OutputError(f"job format {said.get('format')} was written by another release; submit the job again.")
         try:
-            return said["id"], cls(**{**said["job"], "inputs": tuple(said["job"]["inputs"])})
+            lists = {name: tuple(said["job"][name]) for name in ("inputs", "against")}
+            return said["id"], cls(**{**said["job"], **lists})
         except (KeyError, TypeError) as error:  # a field that this release has no more, or one that it did not have
             raise OutputError(f"the job was written by another release ({error}); submit the job again.") from error
 

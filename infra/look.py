@@ -24,6 +24,7 @@ from infra.run import Finished
 from infra.stored import Store
 from infra.work import PROCESS, file_of
 from pipelines.decide import Decider
+from pipelines.dedup.step import METHODS
 from pipelines.read import read_at
 from pipelines.recipe import EditStep, Recipe
 from pipelines.record import Page, Position, Slice, Source
@@ -68,7 +69,7 @@ def funnel_rows(made: Finished) -> list[FunnelRow]:
     rows.append(FunnelRow(stage="documents", reason="", count=accounts.documents, left=rows[-1].left))
     leave("quarantined", dict(sorted(accounts.quarantined.items())))
     leave("dropped", {rule.name: accounts.dropped.get(rule.name, 0) for rule in made.recipe.rules})
-    leave("duplicates", dict(sorted(accounts.duplicates.items())))
+    leave("duplicates", {method: accounts.duplicates.get(method, 0) for method in METHODS})
     rows.append(FunnelRow(stage="kept", reason="", count=accounts.kept, left=rows[-1].left))
     return rows
 

@@ -63,6 +63,10 @@ Annotate = Annotated[
 AllSignals = Annotated[
     bool, typer.Option("--all-signals", help="With --annotate: the signals of every family, not the recipe's alone.")
 ]
+Against = Annotated[
+    list[str] | None,
+    typer.Option("--against", help="Dedup: an earlier run whose documents stay; may be repeated.", show_default=False),
+]
 AllowEmptied = Annotated[
     bool, typer.Option("--allow-emptied", help="Go on where dedup takes nearly all of a domain or a folder of input.")
 ]

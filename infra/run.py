@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import PurePosixPath
@@ -14,13 +14,14 @@ from typing import Any
 
 from filters.errors import OutputError, QuarantineBudgetExceeded
 from infra.commit import FileEntry
-from infra.dedup import check_shares, deduplicate
+from infra.dedup import check_shares, deduplicate, earlier_run
 from infra.failpoints import failpoint
 from infra.finish import OnStage, finish_stage
 from infra.packing import Totals, part_tasks, runs_of, sample_tasks, sampled_run, totals
 from infra.plan import Plan
 from infra.rollup import Rollup, Segments, TaskOutcome, outcomes, rollup_from, rollup_json
 from infra.runner import Runner
+from infra.store import open_store
 from infra.stored import Store, read_decoded, usable
 from infra.work import KINDS, PACK, PROCESS, PackTask, Report, published_schemas
 from pipelines.accounts import Accounts
@@ -42,7 +43,7 @@ TASK_OPTIONS = ("dump", "dropped_samples", "annotate", "all_signals")
 class Finished:
     """What one run made: the whole account, the packed files by kind, the dataset's hash, how many tasks it did now.
 
-    `dedup` is what its dedup step counted; empty where it has none.
+    `dedup` is what its dedup step counted, empty where it has none; `against` the earlier runs that it looked at.
     """
 
     store: Store
@@ -53,6 +54,7 @@ class Finished:
     dataset_sha256: str
     rollup: Rollup
     dedup: Mapping[str, Any]
+    against: tuple[str, ...]
     done_now: int
     done_before: int
 
@@ -78,6 +80,7 @@ def run_plan(
     on_stage: OnStage,
     allow_quarantined: bool = False,
     allow_emptied: bool = False,
+    against: Sequence[str] = (),
 ) -> Finished:
     """Do what the plan has left to do, pack, and publish into `store`.
 
@@ -94,6 +97,7 @@ def run_plan(
         on_stage=on_stage,
         allow_quarantined=allow_quarantined,
         allow_emptied=allow_emptied,
+        against=against,
     )
     return replace(made, done_now=done_now, done_before=rollup.tasks - done_now)
 
@@ -108,13 +112,15 @@ def pack_and_publish(
     on_stage: OnStage,
     allow_quarantined: bool,
     allow_emptied: bool,
+    against: Sequence[str],
 ) -> Finished:
     """Deduplicate where the recipe asks for it, pack what the tasks of the roll-up made, and publish it.
 
     Raises QuarantineBudgetExceeded, SourceEmptied and OutputError.
     """
     if (step := options.recipe.step(Dedup)) is not None:
-        found = deduplicate(store, rollup, step, runner, report=report, on_stage=on_stage)
+        earlier = [earlier_run(read_run(open_store(url)), step) for url in against]
+        found = deduplicate(store, rollup, step, runner, earlier=earlier, report=report, on_stage=on_stage)
         if not allow_emptied:
             check_shares(store, found.shares, step.alarm)
         rollup, dedup = found.rollup, found.says
@@ -139,6 +145,7 @@ def pack_and_publish(
             dataset_sha256=dataset_sha256((PurePosixPath(entry.path).name, entry.sha256) for entry in files["dataset"]),
             rollup=rollup,
             dedup=dedup,
+            against=tuple(against),
             done_now=0,
             done_before=rollup.tasks,
         )
@@ -270,6 +277,7 @@ def run_json(made: Finished) -> dict[str, Any]:
         "dataset_sha256": made.dataset_sha256,
         "rollup": rollup_json(made.rollup),
         "dedup": made.dedup,
+        "against": list(made.against),
     }
 
 
@@ -294,6 +302,7 @@ def read_run(store: Store) -> Finished:
         dataset_sha256=said["dataset_sha256"],
         rollup=rollup,
         dedup=said["dedup"],
+        against=tuple(said["against"]),
         done_now=0,
         done_before=rollup.tasks,
     )

@@ -80,7 +80,8 @@ LOSSES = pa.schema(
         ("reason", pa.string()),
     ]
 )
-# A copy: which kept document stands for it, how similar they are (estimated Jaccard), how many that one stands for.
+# A copy: which kept document stands for it, in which earlier run that lies (null: in this), how similar they are
+# (estimated Jaccard), how many that one stands for.
 COPY = [
     *PLACE,
     ("file_path", pa.string()),
@@ -88,6 +89,7 @@ COPY = [
     ("url", pa.string()),
     ("method", pa.string()),
     ("representative_id", pa.string()),
+    ("representative_run", pa.string()),
     ("similarity", pa.float64()),
     ("cluster_size", pa.int64()),
 ]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dedup.candidates import candidate_pairs, chained_pairs
-from pipelines.dedup.ranges import PAIRS, Bits, Documents, Range, Unit, hashed_rows, rows_within
+from pipelines.dedup.ranges import PAIRS, Bits, Documents, Range, Unit, hashed_rows, ranked_order, rows_within
 from pipelines.dedup.sketch import least_matches, matching
 from pipelines.dedup.step import NearDuplicates
 from pipelines.storage import StoredFile
@@ -63,7 +63,7 @@ def matrix(column: pa.ChunkedArray, width: int, kind: str = "<u2") -> npt.NDArra
 
 
 def pairs_within(
-    units: Iterable[Unit], within: Range, removed: Bits, near: NearDuplicates
+    units: Iterable[Unit], within: Range, removed: Bits, near: NearDuplicates, before: int
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Candidate pairs of the buckets of a range, each once, sorted by (first, second), and the sizes of its buckets;
     where datatrove's survivors are asked for, its pairs in its sequence.
@@ -77,8 +77,10 @@ def pairs_within(
     if near.survivor == "datatrove":
         first, second = chained_pairs(hashes, matrix(table.column("values"), near.rows, "<u8"), documents)
         return pa.table({"first": first, "second": second}, PAIRS), {}
-    found = candidate_pairs(hashes, documents, numbers(table, "order"), cap=near.bucket_cap)
-    by = np.lexsort((found.second, found.first))
+    order = ranked_order(numbers(table, "order"), documents, before)
+    found = candidate_pairs(hashes, documents, order, cap=near.bucket_cap)
+    later = np.flatnonzero(found.second >= before)  # of a pair of earlier runs neither falls
+    by = later[np.lexsort((found.second[later], found.first[later]))]
     return pa.table({"first": found.first[by], "second": found.second[by]}, PAIRS), found.says
 
 
@@ -89,9 +91,7 @@ def sorted_pairs(files: Iterable[StoredFile], column: str, within: Range, column
     return found if found is not None and found.num_rows else None
 
 
-def attached(
-    units: Iterable[Unit], pairs: Sequence[StoredFile], within: Range, near: NearDuplicates
-) -> pa.Table:
+def attached(units: Iterable[Unit], pairs: Sequence[StoredFile], within: Range, near: NearDuplicates) -> pa.Table:
     """Pairs whose first document lies within a range, each once though several ranges of bands found it, with the
     first's order and sketch; sorted by (second, first).
     """
@@ -113,7 +113,7 @@ def attached_schema(near: NearDuplicates) -> pa.Schema:
 
 
 def edges_of(
-    units: Iterable[Unit], attached: Sequence[StoredFile], within: Range, near: NearDuplicates
+    units: Iterable[Unit], attached: Sequence[StoredFile], within: Range, near: NearDuplicates, before: int
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The pairs whose second document lies within a range and whose sketches agree in as many places as the threshold
     asks for; sorted by (second, first). And how many were compared.
@@ -129,11 +129,12 @@ def edges_of(
     ours, theirs = matrix(known.column("sketch"), width), matrix(found.column("sketch"), width)
     matches = matching(ours, theirs, place, np.arange(len(place)))
     good = np.flatnonzero(matches >= least_matches(near.threshold, width))
+    first, second = numbers(found, "first")[good], documents[place[good]]
     columns = {
-        "first": numbers(found, "first")[good],
-        "second": documents[place[good]],
+        "first": first,
+        "second": second,
         "matches": matches[good],
-        "first_order": numbers(found, "order")[good],
-        "second_order": numbers(known, "order")[place[good]],
+        "first_order": ranked_order(numbers(found, "order")[good], first, before),
+        "second_order": ranked_order(numbers(known, "order")[place[good]], second, before),
     }
     return pa.table(columns, EDGES), {"compared": len(place), "verified": len(good)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import xxhash
 
 from pipelines.dedup.candidates import merge_hashes
 from pipelines.dedup.minhash import Hasher, band_hashes, signature_hashes, sketches
-from pipelines.dedup.step import AGE, Dedup, NearDuplicates
+from pipelines.dedup.step import SPEAKS_OF, Dedup, NearDuplicates
 from pipelines.urls import registered_domain
 from pipelines.words import words_by_name
 
@@ -88,23 +89,40 @@ def normal_text(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def packed_order(
-    preferences: Sequence[str], lengths: npt.NDArray[np.int64], seconds: npt.NDArray[np.int64]
-) -> Unsigned:
-    """One number for each document by the first two preferences, the first in the upper 32 bits; smaller is preferred.
-
-    An unknown date (seconds < 0) is the least preferred either way. A length over 2^32 - 1 counts as that.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Facts:
+    """What precedence is decided by, for each of n documents: characters, seconds since 1970, the dump as a number;
+    -1 where a date or a dump is unknown.
     """
-    packed = np.zeros(len(lengths), np.uint64)
-    top = np.int64((1 << 32) - 1)
-    for preference in (*preferences, *("" for _ in range(2 - len(preferences)))):
-        value = np.clip(seconds if preference in AGE else lengths, 0, top - 1)
-        if preference in ("longest", "newest"):
-            value = top - 1 - value
-        if preference in AGE:
-            value = np.where(seconds < 0, top, value)
-        packed = (packed << np.uint64(32)) | (value.astype(np.uint64) if preference else np.uint64(0))
+
+    length: npt.NDArray[np.int64]
+    date: npt.NDArray[np.int64]
+    dump: npt.NDArray[np.int64]
+
+
+def packed_order(preferences: Sequence[str], facts: Facts) -> Unsigned:
+    """One number below 2^62 for each document by the first two preferences; smaller is preferred.
+
+    Each takes 31 bits, the first the upper ones: a length, or a date after 2038, that does not fit counts as the
+    largest that does. What is unknown is the least preferred.
+    """
+    packed = np.zeros(len(facts.length), np.uint64)
+    least = np.int64((1 << 31) - 1)
+    for preference in preferences[:2]:
+        known = getattr(facts, SPEAKS_OF[preference])
+        value = np.clip(known, 0, least - 1)
+        value = least - 1 - value if preference in ("longest", "newest") else value
+        packed = packed << np.uint64(31) | np.where(known < 0, least, value).astype(np.uint64)
     return packed
+
+
+def dump_numbers(dumps: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Dumps of Common Crawl as numbers that rise with time; -1 where the name is no such dump's."""
+    found = [CRAWL.fullmatch(dump) for dump in dumps]
+    return np.array([-1 if one is None else 100 * int(one[1]) + int(one[2]) for one in found], np.int64)
+
+
+CRAWL = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
 
 
 def unix_seconds(dates: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -144,9 +162,12 @@ class Fingerprints:
         if not kept:
             return
         texts = [row["text"] for row in kept]
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        seconds = unix_seconds([row["date"] for row in kept])
-        order = packed_order(self._step.precedence, lengths, seconds)
+        facts = Facts(
+            length=np.fromiter(map(len, texts), np.int64, len(texts)),
+            date=unix_seconds([row["date"] for row in kept]),
+            dump=dump_numbers([row["dump"] for row in kept]),
+        )
+        order = packed_order(self._step.precedence, facts)
         rows = np.arange(self._rows, self._rows + len(kept), dtype=np.uint32)
         self._rows += len(kept)
         ids = pa.array([row["id"] for row in kept], pa.string())
@@ -154,12 +175,12 @@ class Fingerprints:
             "key": [row["key"] for row in kept],
             "id": ids,
             "order": order,
-            "characters": lengths,
+            "characters": facts.length,
             "tokens": [row["token_count"] or 0 for row in kept],
             "domain": [registered_domain(row["url"]) for row in kept],
         }
         if self._step.url is not None:
-            self._add_urls(kept, rows, lengths, seconds, ids)
+            self._add_urls(kept, rows, facts, ids)
         if self._step.text is not None:
             self._add_hashed("texts", hashed128([normal_text(text) for text in texts]), rows, order, ids)
         if self._hasher is not None:
@@ -181,13 +202,12 @@ class Fingerprints:
         self,
         kept: Sequence[Mapping[str, Any]],
         rows: npt.NDArray[np.uint32],
-        lengths: npt.NDArray[np.int64],
-        seconds: npt.NDArray[np.int64],
+        facts: Facts,
         ids: pa.Array,
     ) -> None:
         assert self._step.url is not None
-        others = [name for name in self._step.precedence if name not in AGE]
-        order = packed_order([self._step.url.keep, *others][:2], lengths, seconds)
+        others = [name for name in self._step.precedence if SPEAKS_OF[name] != "date"]
+        order = packed_order([self._step.url.keep, *others], facts)
         there = np.flatnonzero([bool(row["url"]) for row in kept])
         hashes = hashed128([normal_url(kept[index]["url"]) for index in there.tolist()])
         self._add_hashed("urls", hashes, rows[there], order[there], ids.take(pa.array(there)))

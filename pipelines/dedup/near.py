@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dedup.edges import EDGES, described, numbers
-from pipelines.dedup.ranges import PAIRS, Documents, Unit
+from pipelines.dedup.ranges import PAIRS, Documents, Unit, ranked_order
 from pipelines.dedup.sketch import estimate
 from pipelines.dedup.step import NearDuplicates
 from pipelines.dedup.survivors import (
@@ -43,7 +43,12 @@ class Near:
 
 
 def near_copies(
-    near: NearDuplicates, units: Units, edges: Sequence[StoredFile], pairs: Sequence[StoredFile], count: int
+    near: NearDuplicates,
+    units: Units,
+    edges: Sequence[StoredFile],
+    pairs: Sequence[StoredFile],
+    count: int,
+    before: int,
 ) -> Near:
     """Who falls among `count` documents: by verified edges where there is a threshold, else by the pairs."""
     if near.survivor == "datatrove":
@@ -57,7 +62,7 @@ def near_copies(
         found = Edges(
             first=numbers(table, "first"), second=numbers(table, "second"), matches=np.zeros(len(table), np.uint16)
         )
-        orders = orders_of(found, units)
+        orders = orders_of(found, units, before)
     survivors = chosen(near, found, orders, units)
     fell = np.flatnonzero(survivors.representatives != survivors.documents)
     matches = survivors.matches[fell]
@@ -80,12 +85,12 @@ def chosen(near: NearDuplicates, edges: Edges, orders: tuple[Hashes, Hashes], un
     return (greedy if near.mode == "greedy" else preferred)(edges, documents, by_rank)
 
 
-def orders_of(edges: Edges, units: Units) -> tuple[Hashes, Hashes]:
+def orders_of(edges: Edges, units: Units, before: int) -> tuple[Hashes, Hashes]:
     """The orders of the first and of the second documents of edges that do not carry them."""
     documents = with_edges(edges)
     if not len(documents):
         return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-    order = numbers(described(units(), documents, ["order"]), "order")
+    order = ranked_order(numbers(described(units(), documents, ["order"]), "order"), documents, before)
     return order[places_of(edges.first, documents)], order[places_of(edges.second, documents)]
 
 

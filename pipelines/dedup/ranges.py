@@ -1,7 +1,7 @@
 """Ranges of hashes and ranges of documents, read from the sorted files of many tasks.
 
 Documents are numbered as they follow one another: unit by unit, row by row. A *unit* is what one task, or a retry of
-it, has kept.
+it, has kept. The first `before` documents are those of earlier runs: they are preferred to all others, and none falls.
 """
 
 from __future__ import annotations
@@ -92,6 +92,11 @@ def is_set(bits: Bits, documents: Documents) -> npt.NDArray[np.bool_]:
     return found
 
 
+def ranked_order(order: npt.NDArray[np.uint64], documents: Documents, before: int) -> npt.NDArray[np.uint64]:
+    """The order with that of documents after the first `before` raised above all of those."""
+    return order | (documents >= before).astype(np.uint64) << np.uint64(62)
+
+
 def standing(table: pa.Table, first: int, removed: Bits) -> pa.Table:
     """The rows of a unit's table whose document has no bit set, `row` become `document`."""
     documents = table.column("row").to_numpy().astype(np.int64) + first
@@ -108,10 +113,11 @@ def hashed_rows(
         yield standing(rows_within(unit.files[name], by, within, [*columns, "row"]), unit.first, removed)
 
 
-def copies_within(units: Iterable[Unit], name: str, within: Range, removed: Bits) -> pa.Table:
+def copies_within(units: Iterable[Unit], name: str, within: Range, removed: Bits, before: int) -> pa.Table:
     """Of the documents of a hash range, those that have the 128-bit hash of a preferred one, which stands for them.
 
-    Rows of COPIES, sorted by document. Preferred is the smaller order, then the smaller id, then the earlier place.
+    Rows of COPIES, sorted by document. Preferred are those of earlier runs, then the smaller order, then the smaller
+    id, then the earlier place.
     """
     columns = ["high", "low", "order", "id"]
     tables = list(hashed_rows(units, name, within, removed, columns))
@@ -122,9 +128,10 @@ def copies_within(units: Iterable[Unit], name: str, within: Range, removed: Bits
     found = (
         frame.lazy()
         .filter(pl.len().over("high", "low") > 1)
-        .sort("high", "low", "order", "id", "document")
+        .with_columns(later=pl.col("document") >= before)
+        .sort("high", "low", "later", "order", "id", "document")
         .with_columns(representative=pl.col("document").first().over("high", "low"))
-        .filter(pl.col("document") != pl.col("representative"))
+        .filter(pl.col("document") != pl.col("representative"), "later")
         .select("document", "representative")
         .sort("document")
         .collect()

@@ -16,7 +16,7 @@ from pipelines.accounts import Accounts
 from pipelines.dedup.edges import described, numbers
 from pipelines.dedup.near import joined_tables, near_copies
 from pipelines.dedup.ranges import COPIES, Documents, Range, Unit, rows_within
-from pipelines.dedup.step import Dedup
+from pipelines.dedup.step import METHODS, Dedup
 from pipelines.dedup.survivors import rehydration_weights
 from pipelines.schema import CLUSTERS, DUPLICATES, ORDER
 from pipelines.storage import StoredFile
@@ -28,19 +28,19 @@ REMOVED = pa.schema(
         ("representative", pa.int64()),
         ("similarity", pa.float64()),
         ("representative_id", pa.string()),
+        ("representative_run", pa.string()),
         ("size", pa.int64()),
     ]
 )
 """Every document that falls, sorted: by which method, the kept document that stands for it, their estimated Jaccard
 similarity (null where they were not compared: joined by a URL, or through others), and how many documents that one
-stands for, itself among them.
+stands for, itself among them. `representative_run` is the earlier run that holds the representative; null for this.
 """
 SIZES = pa.schema([("document", pa.int64()), ("size", pa.int64())])
 """Every kept document that stands for others, sorted."""
 SHARES = pa.schema([("kind", pa.string()), ("name", pa.string()), ("documents", pa.int64()), ("removed", pa.int64())])
 """How much a domain, or a folder of input files, lost."""
 SHOWN_SHARES = 10_000
-METHODS = ("url", "text", "twin", "minhash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,14 @@ def fallen(
     edges: Sequence[StoredFile],
     pairs: Sequence[StoredFile],
     count: int,
+    earlier: Sequence[tuple[str, int]],
 ) -> Fallen:
     """Who of `count` documents falls, by every method. Holds about 40 bytes for each that has an edge or falls, and the
-    ids of those that stand for others.
+    ids of those that stand for others. `earlier` names earlier runs, each with how many documents it has.
     """
+    before = sum(documents for _, documents in earlier)
     found = [(method, *read_copies(files)) for method, files in copies.items()]
-    near = near_copies(step.minhash, units, edges, pairs, count) if step.minhash is not None else None
+    near = near_copies(step.minhash, units, edges, pairs, count, before) if step.minhash is not None else None
     documents = [one[1] for one in found] + ([near.documents] if near is not None else [])
     standing = [one[2] for one in found] + ([near.representatives] if near is not None else [])
     similar = [np.full(len(one[1]), np.nan if one[0] == "url" else 1.0) for one in found]
@@ -95,6 +97,7 @@ def fallen(
         "representative": representative,
         "similarity": pa.array(similarity, from_pandas=True),
         "representative_id": known.column("id").take(pa.array(place)),
+        "representative_run": runs_of(representative, earlier),
         "size": sizes[place],
     }
     counted, of_size = np.unique(sizes, return_counts=True)
@@ -107,6 +110,13 @@ def fallen(
     return Fallen(
         removed=pa.table(columns, REMOVED), clusters=pa.table({"document": heads, "size": sizes}, SIZES), says=says
     )
+
+
+def runs_of(documents: Documents, earlier: Sequence[tuple[str, int]]) -> pa.Array:
+    """The name of the earlier run that each document is of; null for those of this run."""
+    ends = np.cumsum([documents for _, documents in earlier], dtype=np.int64)
+    index = np.searchsorted(ends, documents, side="right")
+    return pa.array([name for name, _ in earlier] + [None], pa.string()).take(pa.array(index))
 
 
 def names(found: Sequence[tuple[str, Documents, Documents]], near: object) -> list[str]:
@@ -158,7 +168,7 @@ def removal_of(units: Sequence[Unit], removed: Removed) -> tuple[dict[str, pa.Ta
         with unit.files["signatures"].open() as raw:
             counted = pq.read_table(raw, columns=["characters", "tokens", "domain"], partitioning=None)
         taken = kept.take(pa.array(rows))
-        for name in ("method", "representative_id", "similarity"):
+        for name in ("method", "representative_id", "representative_run", "similarity"):
             taken = taken.append_column(name, lost.column(name))
         taken = taken.append_column("cluster_size", lost.column("size"))
         taken = taken.append_column("file", pa.array(np.full(len(rows), index, np.uint16)))

@@ -15,11 +15,18 @@ from pipelines.recipe_data import Data
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Preference = Literal["longest", "shortest", "newest", "oldest"]
-AGE = {"newest", "oldest"}
+Preference = Literal["longest", "shortest", "newest", "oldest", "earliest_dump"]
+SPEAKS_OF = {
+    "longest": "length",
+    "shortest": "length",
+    "newest": "date",
+    "oldest": "date",
+    "earliest_dump": "dump",
+}
 
 EXACT = ("url", "text", "twin")
 """Methods that compare 128-bit hashes, in the order in which they are applied. Twins have one whole signature."""
+METHODS = (*EXACT, "minhash")
 
 
 class ByUrl(Data):
@@ -96,10 +103,8 @@ class Dedup(Data):
     def _something_to_do(self) -> Self:
         if self.url is None and self.text is None and self.minhash is None:
             raise ValueError("dedup needs at least one of url, text, minhash")
-        if len({name in AGE for name in self.precedence}) < len(self.precedence):
-            raise ValueError(
-                f"{' and '.join(self.precedence)} speak of the same; name a length and an age, or one of them"
-            )
+        if len({SPEAKS_OF[name] for name in self.precedence}) < len(self.precedence):
+            raise ValueError(f"{' and '.join(self.precedence)} speak of the same; name one of them")
         return self
 
     @property
@@ -116,7 +121,7 @@ class Dedup(Data):
 
     def identity_for(self, kind: str) -> dict[str, Any]:
         """What of it bears on one stage: copies and pairs do not depend on the threshold, nor on what is chosen."""
-        if kind not in (*EXACT, "pairs", "attach"):
+        if kind not in (*EXACT, "earlier", "pairs", "attach"):
             return self.identity
         cap = None if kind in EXACT or self.minhash is None else self.minhash.bucket_cap
         return self.fingerprints | {"bucket_cap": cap}

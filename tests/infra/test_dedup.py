@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 
 import infra.dedup
-from filters.errors import SourceEmptied, TaskFailed
+from filters.errors import InputError, SourceEmptied, TaskFailed
 from infra.commands import run_recipe
 from infra.run import Finished, read_run
 from infra.store import open_store
 from infra.verify import verify
 from pipelines.dedup.fingerprints import normal_text, normal_url
-from pipelines.recipe import Recipe
+from pipelines.recipe import Recipe, load_recipe
 
 NEAR = {"threshold": 0.75}
 Document = dict[str, Any]
@@ -297,6 +297,51 @@ def test_a_corpus_of_nothing_and_of_one_document_are_defined(tmp_path: Path) -> 
         done = ran(recipe(**EVERY), source, tmp_path / f"out{count}")
         assert (done.accounts.kept, sum(done.accounts.duplicates.values())) == (count, 0)
         assert verify(done) > 0
+
+
+def dumps(documents: Sequence[Document], folder: Path) -> list[Path]:
+    """The documents as three dumps, dealt so that copies lie in several."""
+    found = []
+    for index in range(3):
+        some = [one | {"dump": f"CC-MAIN-2024-{10 + 8 * index}"} for one in documents[index::3]]
+        found.append(written(folder / f"CC-MAIN-2024-{10 + 8 * index}", some, 2))
+    return found
+
+
+@pytest.mark.parametrize("methods", [{"minhash": NEAR}, {"text": {}, "minhash": NEAR}])
+def test_dump_after_dump_keeps_what_all_at_once_keeps(
+    documents: list[Document], tmp_path: Path, methods: dict[str, Any]
+) -> None:
+    step = recipe(**methods, precedence=["earliest_dump", "longest"])
+    sources = dumps(documents, tmp_path)
+    outs: list[str] = []
+    found: set[str] = set()
+    for index, source in enumerate(sources):
+        one = ran(step, source, tmp_path / f"out{index}", against=tuple(outs))
+        outs.append(one.store.url)
+        assert verify(one) > 0
+        found |= kept(one)
+    gone = rows(one, "duplicates")
+    assert set(gone["representative_run"].drop_nulls().to_list()) == {f"{tmp_path}/out0", f"{tmp_path}/out1"}
+    run_recipe(
+        step,
+        [str(source) for source in sources],
+        tmp_path / "whole",
+        runner="inprocess",
+        quiet=True,
+        task_bytes=150_000,
+    )
+    assert found == kept(read_run(open_store(tmp_path / "whole")))
+
+
+def test_a_run_that_stored_other_fingerprints_is_refused_by_name(source: Path, tmp_path: Path) -> None:
+    first = ran(recipe(text={}), source, tmp_path / "first")
+    for step in (recipe(minhash=NEAR), recipe(url={})):
+        with pytest.raises(InputError, match="fingerprinted otherwise"):
+            ran(step, source, tmp_path / "second", against=[first.store.url])
+    with pytest.raises(InputError, match="no dedup step"):
+        ran(load_recipe("fineweb-resiliparse"), source, tmp_path / "second", against=[first.store.url])
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_chain_of_similar_documents_does_not_collapse_into_one(tmp_path: Path) -> None:
