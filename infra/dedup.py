@@ -131,7 +131,7 @@ def earlier_run(made: Finished, step: Dedup) -> Earlier:
     if not set(step.exact) <= set(theirs.exact) or theirs.fingerprints.get("minhash") != ours.get("minhash"):
         raise InputError(
             f"--against {made.store.url}: it was fingerprinted otherwise. It has {theirs.fingerprints}, this recipe "
-            f"{ours}. Take the same methods, ngram, bands, rows, hash, seed and words; threshold and precedence are free."
+            f"{ours}. Take the same methods, ngram, bands, rows, hash, seed, words; threshold and precedence are free."
         )
     return Earlier(store=made.store, rollup=made.rollup, documents=sizes(made.store, made.rollup)[0])
 
