@@ -1,6 +1,6 @@
 """The command line: thin over the library. Data on stdout, progress and errors on stderr.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget, 130 interrupted, 143 terminated.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 over the quarantine budget or a source emptied, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

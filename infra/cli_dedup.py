@@ -1,4 +1,4 @@
-"""`gristmill dedup` and `gristmill clusters`: copies found in tables, and what was taken for copies shown."""
+"""`gristmill dedup`: copies found in tables."""
 
 from __future__ import annotations
 
@@ -49,9 +49,6 @@ Text = Annotated[str, typer.Option(help="The column of the text.")]
 Id = Annotated[str, typer.Option(help="The column of the id.")]
 Url = Annotated[str, typer.Option(help="The column of the URL.")]
 Date = Annotated[str, typer.Option(help="The column of the date.")]
-Least = Annotated[int, typer.Option("--least", min=2, help="Only clusters of so many documents or more.")]
-Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many clusters.")]
-Members = Annotated[int, typer.Option("--members", min=1, help="How many removed documents of each to compare.")]
 
 
 def dedup(

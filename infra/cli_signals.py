@@ -11,15 +11,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from infra.options import Json, Out
+from infra.options import Json, Out, Workers
 from infra.terminal import data, from_here, page_written, print_documents, table, visible
 
 if TYPE_CHECKING:
     from infra.look import Explanation
     from infra.rule_report import RuleReport
     from infra.run import Finished
-    from infra.signal_rows import Ruled, Volume
-    from infra.what_if import Comparison, Example
+    from infra.side_changes import Example
+    from infra.signal_rows import Ruled
+    from infra.what_if import Comparison, Volume
     from pipelines.recipe_diff import Difference, RecipeDiff, RulePair
 
 LISTED = 12
@@ -46,10 +47,12 @@ def inspect(
         Group | None, typer.Option("--by", help="With --rules: where each removes most.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Languages or domains of each rule, and overlaps.")] = LISTED,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """The funnel of a finished run: what left, for what reason. With --rules, what every rule does on its own."""
     from infra.cli import show_funnel
+    from infra.processes import cores
     from infra.rule_report import report_json, rule_report
     from infra.run import read_run
     from infra.store import open_store
@@ -58,7 +61,7 @@ def inspect(
     if by is not None and not rules:
         raise typer.BadParameter("--by says how to group what rules remove: it needs --rules")
     if rules:
-        report = rule_report(made, domains=by is Group.domain)
+        report = rule_report(made, domains=by is Group.domain, workers=workers or cores())
         if as_json:
             data(report_json(report, by=by, top=top))
         else:
@@ -83,7 +86,8 @@ def short(count: int | None) -> str:
 
 def show_report(report: RuleReport, *, by: Group | None, top: int) -> None:
     """Print what each rule removes, where, and which rules remove the same documents."""
-    from infra.rule_report import MEASURES, largest_overlaps, most_by_language
+    from infra.rule_removals import MEASURES
+    from infra.rule_report import largest_overlaps, most_by_language
 
     titles = [*("first", "chars", "toks"), *("fails", "chars", "toks"), *("alone", "chars", "toks")]
     rows = []
@@ -173,6 +177,10 @@ def show_explanation(one: Explanation) -> None:
     from infra.marked_text import number_said, rule_numbers
 
     print_documents([dict(one.row)])
+    if one.row["outcome"] == "duplicate":
+        similarity = one.row["similarity"]
+        said = "not compared" if similarity is None else f"similarity {similarity:.3f}"
+        print(f"duplicate of {visible(one.row['representative_id'])} by {one.row['reason']}, {said}")
     print(f"numbers: {'from signals/' if one.from_store else 'measured now'}{said_of_numbers(one)}")
     counted = rule_numbers(one)
     print()
@@ -262,11 +270,13 @@ def whatif(
         typer.Option("--with", help="Add a rule whose signal is stored: RULE or RULE@VIEW.", show_default=False),
     ] = None,
     show: Show = 0,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """What would be kept under other bounds, from the stored signals. Rules are named as in `gristmill rules`."""
+    from infra.annotated import run_rules
+    from infra.processes import cores
     from infra.run import read_run
-    from infra.signal_rows import run_rules
     from infra.store import open_store
     from infra.what_if import changed_rules, compared, comparison_json
 
@@ -275,7 +285,7 @@ def whatif(
     made = read_run(open_store(out))
     now = run_rules(made)
     then = changed_rules(made, bounds=bounds or (), without=without or (), added=added or ())
-    found = compared(made, now, then, show=show)
+    found = compared(made, now, then, show=show, workers=workers or cores())
     if as_json:
         data({"rules": changes_json(now, then), **comparison_json(found)})
         return
@@ -318,6 +328,8 @@ def show_comparison(made: Finished, found: Comparison, titles: tuple[str, str]) 
     show_examples("gained", found.gained_examples)
     show_examples("lost", found.lost_examples)
     print("\nCharacters and tokens are those of the raw text, as every document has one.")
+    if copies := sum(made.accounts.duplicates.values()):
+        print(f"Copies are removed after the rules: {copies:,} of what the rules of the run keep.")
     if quarantined := sum(made.accounts.quarantined.values()):
         print(f"{quarantined:,} quarantined documents have no numbers and stay out.")
     if found.without_text:
@@ -358,9 +370,11 @@ def diff(
         typer.Option("--on", help="An annotated run: which of its documents change sides.", show_default=False),
     ] = None,
     show: Show = 0,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """How two recipes differ: steps, rules, bounds, revisions. With --on, which documents of a run change sides."""
+    from infra.processes import cores
     from infra.run import read_run
     from infra.sides import sides, sides_json
     from infra.store import open_store
@@ -370,7 +384,8 @@ def diff(
     recipes = load_recipe(first), load_recipe(second)
     found = recipe_diff(*recipes)
     made = None if on is None else read_run(open_store(on))
-    changed = None if made is None else sides(made, *recipes, (first, second), show=show)
+    many = workers or cores()
+    changed = None if made is None else sides(made, *recipes, (first, second), show=show, workers=many)
     if as_json:
         data({**diff_json(found), "on": None if changed is None else sides_json(changed)})
         return

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
 
 from filters.errors import InputError, SourceEmptied
 from infra.commit import FileEntry, Manifest
@@ -28,6 +26,7 @@ from infra.runner import Runner
 from infra.stored import Store
 from infra.work import Report, file_of
 from pipelines.dedup.step import Alarm, Dedup
+from pipelines.schema import read_table
 
 if TYPE_CHECKING:
     from infra.run import Finished
@@ -71,7 +70,7 @@ def deduplicate(
     (shared,) = stages.do("shares", 1, {"shares": removed.shares})
     return Deduplicated(
         rollup=replace(rollup, removed=removed.segments),
-        says={"documents": documents, **survivors.says, **said},
+        says={"documents": documents, **survivors.says, **said, "files": files_said(survivors, shared)},
         shares=shared.files["shares"],
     )
 
@@ -110,6 +109,11 @@ def ranges(rows: int, each: int) -> int:
 def files_of(made: Sequence[Manifest], name: str) -> tuple[FileEntry, ...]:
     """One file of each of these tasks."""
     return tuple(manifest.files[name] for manifest in made)
+
+
+def files_said(*made: Manifest) -> dict[str, Any]:
+    """The files of these tasks by name, as run.json has them."""
+    return {name: asdict(entry) for manifest in made for name, entry in manifest.files.items()}
 
 
 def sizes(store: Store, rollup: Rollup) -> tuple[int, int]:
@@ -195,8 +199,7 @@ def remove(stages: Stages, survivors: Manifest, tasks: Iterator[Any]) -> Removal
 
 def check_shares(store: Store, shares: FileEntry, alarm: Alarm) -> None:
     """Raise SourceEmptied where a domain or a folder of input lost more than the alarm allows."""
-    with file_of(store, shares).open() as raw:
-        rows = pq.read_table(raw, partitioning=None).to_pylist()
+    rows = read_table(file_of(store, shares)).to_pylist()
     emptied = [
         row
         for row in rows

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.commit import FileEntry, Manifest, file_entry
 from infra.failpoints import failpoint
@@ -31,6 +30,7 @@ from pipelines.dedup.ranges import Bits, Unit, bits_of, copies_within, document_
 from pipelines.dedup.removal import Removed, fallen, removal_of, shares_of
 from pipelines.dedup.step import Dedup
 from pipelines.recipe import FORMAT
+from pipelines.schema import read_table
 from pipelines.storage import StoredFile
 
 DEDUP = "dedup"
@@ -174,8 +174,7 @@ def gathered_bits(corpus: Corpus, entries: Sequence[FileEntry]) -> Bits:
 
 def read_column(file: StoredFile, name: str) -> Any:
     """One column of a stored Parquet file as an array, row group by row group joined."""
-    with file.open() as raw:
-        return pq.read_table(raw, columns=[name], partitioning=None).column(0).to_numpy()
+    return read_table(file, columns=[name]).column(0).to_numpy()
 
 
 def perform_earlier(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]:
@@ -188,8 +187,7 @@ def perform_earlier(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any
                 starts.append(unit.first)
                 first += unit.rows
             if outcome.removal:
-                with file_of(one.store, outcome.removal["duplicates"]).open() as raw:
-                    rows = pq.read_table(raw, columns=["file", "row"], partitioning=None)
+                rows = read_table(file_of(one.store, outcome.removal["duplicates"]), columns=["file", "row"])
                 file, row = (rows.column(name).to_numpy().astype(np.int64) for name in ("file", "row"))
                 gone.append(np.sort(np.array(starts, np.int64)[file] + row))
     return {"gone": pa.table({"document": np.concatenate(gone)})}, {}

@@ -166,7 +166,7 @@ def explain(made: Finished, wanted: str, *, rules: Sequence[str] = ()) -> list[E
             f"no document of {made.store.url} has the id or URL {wanted!r}. Records that are no documents (requests, "
             "images) are only counted; ids are written like <urn:uuid:...>."
         )
-    with Decider(made.recipe, annotate=True, all_signals=made.options.all_signals) as decider:
+    with Decider(alone(made.recipe), annotate=True, all_signals=made.options.all_signals) as decider:
         return [explained(made, outcome, row, decider, rules) for outcome, row in found]
 
 
@@ -180,7 +180,10 @@ def explained(
         kept_text = row_of(made.store, outcome.text, row["key"], columns=["key", "text"])
         text = None if kept_text is None else kept_text.column("text")[0].as_py()
         note = compared_note(stored, again, note)
+    if decider.recipe is not made.recipe:
+        note = f"{note}; {IN_WINDOW}" if note else IN_WINDOW
     measured = again if stored is None else stored
+    row |= copy_of(made.store, outcome, row["key"])
     row["key"] = row["key"].hex()
     judged = () if measured is None else verdicts(made.recipe, measured)
     texts = {} if text is None else view_texts(made.recipe, text)
@@ -201,6 +204,17 @@ def explained(
     )
 
 
+def copy_of(store: Store, outcome: TaskOutcome, key: bytes) -> dict[str, Any]:
+    """What a dedup step says of a document that it removed, in place of what the ledger says; nothing of any other."""
+    entries = [outcome.removal["duplicates"]] if outcome.removal else []
+    columns = ["method", "representative_id", "representative_run", "similarity"]
+    found = row_of(store, entries, key, columns=columns)
+    if found is None:
+        return {}
+    (said,) = found.to_pylist()
+    return {"outcome": "duplicate", "reason": said.pop("method"), **said}
+
+
 def row_of(
     store: Store, entries: Iterable[FileEntry], key: bytes, *, columns: list[str] | None = None
 ) -> pa.Table | None:
@@ -212,6 +226,9 @@ def row_of(
                 if at.as_py() >= 0:
                     return file.read_row_group(group, columns=columns).slice(at.as_py(), 1)
     return None
+
+
+IN_WINDOW = "what its step `lines` left depends on those before it in their file, and is not measured again"
 
 
 def measured_again(
@@ -233,9 +250,21 @@ def measured_again(
         return None, None, f"the record now reads as {type(event).__name__}"
     decided = decider.decide([event])
     fields = signal_fields(made.recipe, made.options.all_signals)
+    if decider.recipe is not made.recipe:
+        measured = {field.name for field in signal_fields(decider.recipe, made.options.all_signals)}
+        fields = [field for field in fields if field.name in measured]
     arrays = [stored_values(decided.measured.get(field.name), 1, field.type) for field in fields]
     note = decided.refused[0].detail if 0 in decided.refused else ""
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields)), decided.raw[0], note
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """The recipe as far as a document can be measured without those before it: up to its `lines` step."""
+    at = next((at for at, step in enumerate(recipe.steps) if step.lines is not None), None)
+    if at is None:
+        return recipe
+    said = recipe.model_dump(mode="json")
+    return Recipe.model_validate(said | {"steps": said["steps"][:at]})
 
 
 def signal_fields(recipe: Recipe, all_signals: bool) -> list[pa.Field]:

@@ -17,7 +17,8 @@ from filters.errors import OutputError
 from filters.rule import Rule
 
 # Terminal control must not reach a terminal from a crawled page; neither must what reverses or hides text.
-HIDDEN = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
+HIDDEN = {*range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xE0000, 0xE0080)}
+HIDDEN |= {0xAD, 0x61C, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
 
 
 def visible(text: str) -> str:

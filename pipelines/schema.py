@@ -156,9 +156,12 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 
 
 def read_table(file: StoredFile, *, columns: list[str] | None = None) -> pa.Table:
-    """All rows of a Parquet file, of these columns."""
+    """All rows of a Parquet file, of these columns.
+
+    In this thread: one of Arrow's that lets go of a Python file while the interpreter ends aborts it (26.0.1).
+    """
     with file.open() as raw:
-        return pq.read_table(raw, columns=columns, partitioning=None)
+        return pq.read_table(raw, columns=columns, partitioning=None, use_threads=False)
 
 
 WRITER: dict[str, Any] = {

@@ -40,7 +40,7 @@ def test_the_readmes_commands_run_one_after_the_other(
     assert len(typed) >= 11
     for line in sorted(typed, key=lambda line: not line.startswith("gristmill run ")):
         arguments = shlex.split(line, comments=True)[1:]
-        if arguments[0] == "run":
+        if arguments[0] in ("run", "dedup"):
             arguments += ["--runner", "inprocess", "--quiet"]
         if arguments[0] == "explain":
             arguments[2] = "https://mill.example/3"

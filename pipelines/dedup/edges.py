@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.dedup.candidates import candidate_pairs, chained_pairs
 from pipelines.dedup.ranges import PAIRS, Bits, Documents, Range, Unit, hashed_rows, ranked_order, rows_within
 from pipelines.dedup.sketch import least_matches, matching
 from pipelines.dedup.step import NearDuplicates
+from pipelines.schema import read_table
 from pipelines.storage import StoredFile
 
 ATTACHED_COLUMNS = ["second", "first", "order", "sketch"]
@@ -37,8 +37,7 @@ def described(units: Iterable[Unit], documents: Documents, columns: Sequence[str
     for unit in units:
         begin, end = np.searchsorted(documents, [unit.first, unit.first + unit.rows])
         if begin < end:
-            with unit.files["signatures"].open() as raw:
-                table = pq.read_table(raw, columns=list(columns), partitioning=None)
+            table = read_table(unit.files["signatures"], columns=list(columns))
             tables.append(table.take(pa.array(documents[begin:end] - unit.first)))
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.dedup.edges import EDGES, described, numbers
 from pipelines.dedup.ranges import PAIRS, Documents, Unit, ranked_order
@@ -26,6 +25,7 @@ from pipelines.dedup.survivors import (
     ranks,
     with_edges,
 )
+from pipelines.schema import read_table
 from pipelines.storage import StoredFile
 
 Units = Callable[[], Iterable[Unit]]
@@ -109,8 +109,4 @@ def by_datatrove(pairs: Sequence[StoredFile], count: int) -> Near:
 
 def joined_tables(files: Sequence[StoredFile], schema: pa.Schema) -> pa.Table:
     """The rows of these files, one file after the other."""
-    tables = [schema.empty_table()]
-    for file in files:
-        with file.open() as raw:
-            tables.append(pq.read_table(raw, partitioning=None))
-    return pa.concat_tables(tables)
+    return pa.concat_tables([schema.empty_table(), *(read_table(file) for file in files)])

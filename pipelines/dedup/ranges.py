@@ -69,7 +69,7 @@ def rows_within(file: StoredFile, column: str, within: Range, columns: Sequence[
             and found.min <= within.high
             and found.max >= within.low
         ]
-        table = parquet.read_row_groups(groups, columns=list(dict.fromkeys([column, *columns])))
+        table = parquet.read_row_groups(groups, columns=list(dict.fromkeys([column, *columns])), use_threads=False)
     values = table.column(column).combine_chunks()
     kind = values.type
     inside = pc.and_(

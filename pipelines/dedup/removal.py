@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.accounts import Accounts
 from pipelines.dedup.edges import described, numbers
@@ -18,7 +17,7 @@ from pipelines.dedup.near import joined_tables, near_copies
 from pipelines.dedup.ranges import COPIES, Documents, Range, Unit, rows_within
 from pipelines.dedup.step import METHODS, Dedup
 from pipelines.dedup.survivors import rehydration_weights
-from pipelines.schema import CLUSTERS, DUPLICATES, ORDER
+from pipelines.schema import CLUSTERS, DUPLICATES, ORDER, read_table
 from pipelines.storage import StoredFile
 
 REMOVED = pa.schema(
@@ -136,11 +135,11 @@ def resolved(
     similarity: npt.NDArray[np.float64],
     methods: npt.NDArray[np.uint8],
 ) -> tuple[Documents, npt.NDArray[np.float64]]:
-    """Representatives that are kept: one that fell itself by a later method hands on to its own. Twins have one sketch,
-    so what a twin's representative resembles the twin resembles as much; any other similarity is lost on the way.
+    """Representatives that are kept: one that fell by a later method hands on to its own. Twins, and equal texts,
+    have one sketch, so they resemble what their representative resembles; any other similarity is lost on the way.
     """
     representatives, similarity = representatives.copy(), similarity.copy()
-    twin = methods == METHODS.index("twin")
+    alike = np.isin(methods, [METHODS.index("text"), METHODS.index("twin")])
     if not len(documents):
         return representatives, similarity
     while True:
@@ -148,7 +147,7 @@ def resolved(
         fell = np.flatnonzero(documents[place] == representatives)
         if not len(fell):
             return representatives, similarity
-        similarity[fell] = np.where(twin[fell], similarity[place[fell]], np.nan)
+        similarity[fell] = np.where(alike[fell], similarity[place[fell]], np.nan)
         representatives[fell] = representatives[place[fell]]
 
 
@@ -163,10 +162,8 @@ def removal_of(units: Sequence[Unit], removed: Removed) -> tuple[dict[str, pa.Ta
         lost = rows_within(removed.removed, "document", within, REMOVED.names)
         rows = numbers(lost, "document") - unit.first
         standing = rows_within(removed.clusters, "document", within, SIZES.names)
-        with unit.files["kept"].open() as raw:
-            kept = pq.read_table(raw, columns=["key", *ORDER, "id", "url"], partitioning=None)
-        with unit.files["signatures"].open() as raw:
-            counted = pq.read_table(raw, columns=["characters", "tokens", "domain"], partitioning=None)
+        kept = read_table(unit.files["kept"], columns=["key", *ORDER, "id", "url"])
+        counted = read_table(unit.files["signatures"], columns=["characters", "tokens", "domain"])
         taken = kept.take(pa.array(rows))
         for name in ("method", "representative_id", "representative_run", "similarity"):
             taken = taken.append_column(name, lost.column(name))
@@ -240,8 +237,7 @@ def shares_of(files: Iterable[StoredFile]) -> pa.Table:
     whole = pl.from_arrow(SHARES.empty_table())
     assert isinstance(whole, pl.DataFrame)
     for file in files:
-        with file.open() as raw:
-            found = pl.from_arrow(pq.read_table(raw, partitioning=None))
+        found = pl.from_arrow(read_table(file))
         assert isinstance(found, pl.DataFrame)
         whole = pl.concat([whole, found]).group_by("kind", "name").agg(pl.sum("documents"), pl.sum("removed"))
     most = whole.sort(["kind", "removed", "name"], descending=[False, True, False]).group_by(
