@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from infra.options import Json, Out
+from infra.options import Json, Out, Workers
 from infra.terminal import data, from_here, page_written, table, visible
 
 if TYPE_CHECKING:
@@ -32,16 +31,25 @@ def thresholds(
     worth: Worth = 2.0,
     sample: Sampled = 1_000_000,
     html: Html = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """How every signal is distributed, what its bounds remove, and where a better corpus separates from this one."""
+    from infra.processes import cores
     from infra.run import read_run
     from infra.store import open_store
     from infra.thresholds import thresholds as found_thresholds
     from infra.thresholds_page import thresholds_page
 
     reference = None if against is None else read_run(open_store(against))
-    found = found_thresholds(read_run(open_store(out)), reference, names=signal or (), worth=worth, sample=sample)
+    found = found_thresholds(
+        read_run(open_store(out)),
+        reference,
+        names=signal or (),
+        worth=worth,
+        sample=sample,
+        workers=workers or cores(),
+    )
     if html is not None:
         page_written(html, lambda: thresholds_page(found, pool=out, reference=against))
     if as_json:
@@ -85,7 +93,7 @@ def spread(one: Threshold) -> tuple[str, str, str]:
     """Three quantiles of a signal."""
     if not one.pool.count:
         return "", "", ""
-    low, median, high = np.quantile(one.pool.values, [0.05, 0.5, 0.95])
+    low, median, high = one.pool.quantiles[1:4]
     return f"{low:.4g}", f"{median:.4g}", f"{high:.4g}"
 
 

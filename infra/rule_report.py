@@ -2,26 +2,28 @@
 
 First: the rule is the reason, as the run gave it. At all: the document fails it, whatever it failed before. Alone: it
 fails no other rule, so that without this rule it would be kept. Counts are exact; those by domain are exact until a
-rule removes documents of more than `DOMAINS` domains, and say from then on by how much they may be too low.
+rule removes documents of more than `DOMAINS` domains, and say from then on by how much they may be too low. Parts are
+counted by several processes and added in their order: the report is the same for any number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from filters.errors import VerifyFailed
+from infra.annotated import parts, processes_for, run_rules, stored_schema
+from infra.processes import processes
+from infra.rule_removals import MEASURES, no_removals, removals
 from infra.run import Finished
-from infra.signal_rows import UNITS, WEIGHTS, Ints, Ruled, Verdicts, groups, run_rules, stored_schema, verdicts, weights
+from infra.signal_rows import UNITS, Ints, Ruled
 
-MEASURES = ("first", "at_all", "alone")
 DOMAINS = 20_000
 """Domains held for each rule. With 50 rules, a million of 50 bytes."""
 PENDING = 1 << 20
@@ -50,100 +52,35 @@ class RuleReport:
     domains_short_by: tuple[int, ...]
 
 
-def rule_report(made: Finished, *, domains: bool = False) -> RuleReport:
-    """Count over `signals/`. Raises InputError where the run kept none, and VerifyFailed where what is counted is not
+def rule_report(made: Finished, *, domains: bool = False, workers: int = 1) -> RuleReport:
+    """Count over `signals/` in at most `workers` processes.
+
+    Raises InputError where the run kept none, and VerifyFailed where a part cannot be read or what is counted is not
     what the run's account says.
     """
     stored_schema(made)
     ruled = run_rules(made)
-    rules = len(ruled)
-    shape = (rules, len(MEASURES), len(UNITS))
-    documents, kept = np.zeros(len(UNITS), np.int64), np.zeros(len(UNITS), np.int64)
-    removed, overlap = np.zeros(shape, np.int64), np.zeros((rules, rules), np.int64)
-    languages: dict[str, tuple[Ints, int]] = {}
-    losses = DomainLosses(rules) if domains else None
-    without_text = 0
-    fixed = ["key", "language", "reason", *WEIGHTS, *(["domain"] if domains else [])]
-    for table in groups(made, [*fixed, *(name for _, name in ruled)]):
-        found, heavy = verdicts(table, ruled), weights(table)
-        check_reasons(made, table, ruled, found)
-        documents += heavy.sum(axis=0)
-        kept += heavy[found.kept].sum(axis=0)
-        without_text += int((~found.whole).sum())
-        overlap += failing_both(found)
-        for language, rows in by_language(table):
-            here = removed_by(found, heavy, rows)
-            before, seen = languages.get(language, (np.zeros(shape, np.int64), 0))
-            languages[language] = (before + here, seen + len(rows))
-            removed += here
-        if losses is not None:
-            losses.add(table.column("domain"), found.first)
+    whole = no_removals(len(ruled))
+    losses = DomainLosses(len(ruled))
+    with processes(processes_for([made], workers)) as each_of:
+        for here, lost in each_of(partial(removals, ruled=ruled, domains=domains), parts(made)):
+            whole += here
+            if domains:
+                losses.add(lost)
     report = RuleReport(
         ruled=ruled,
         counts_tokens=made.recipe.tokenizer is not None,
-        documents=documents,
-        kept=kept,
-        removed=removed,
-        overlap=overlap,
-        without_text=without_text,
-        languages=languages,
-        domains=None if losses is None else losses.most(),
-        domains_short_by=() if losses is None else tuple(losses.short_by),
+        documents=whole.documents,
+        kept=whole.kept,
+        removed=whole.removed,
+        overlap=whole.overlap,
+        without_text=whole.without_text,
+        languages=whole.languages,
+        domains=losses.most() if domains else None,
+        domains_short_by=tuple(losses.short_by) if domains else (),
     )
     check_accounts(made, report)
     return report
-
-
-def by_language(table: pa.Table) -> list[tuple[str, Ints]]:
-    """The languages of a table, each with its rows."""
-    coded = table.column("language").combine_chunks().dictionary_encode()
-    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    order = np.argsort(codes, kind="stable")
-    present, starts = np.unique(codes[order], return_index=True)
-    names = coded.dictionary.to_pylist()
-    return [
-        (names[code] if code >= 0 else "", rows)
-        for code, rows in zip(present.tolist(), np.split(order, starts[1:]), strict=True)
-    ]
-
-
-def removed_by(found: Verdicts, heavy: Ints, rows: Ints) -> Ints:
-    """removed[rule, measure, unit] of these rows."""
-    failed = found.failed[:, rows]
-    weighed = heavy[rows].astype(np.float64)  # sums of a row group stay far below 2^53, to which these are exact
-    counted = np.zeros((len(failed), len(MEASURES), len(UNITS)), np.int64)
-    counted[:, 1] = failed.astype(np.float64) @ weighed
-    for measure, reason in ((0, found.first[rows]), (2, np.where(found.alone, found.first, -1)[rows])):
-        for unit in range(len(UNITS)):
-            sums = np.bincount(reason + 1, weights=weighed[:, unit], minlength=len(failed) + 1)
-            counted[:, measure, unit] = sums[1:]
-    return counted
-
-
-def failing_both(found: Verdicts) -> Ints:
-    """How many documents fail each pair of rules."""
-    # Bits, not a product of matrices: BLAS spreads that over threads, which took 20 times as long on a busy machine.
-    bits = np.packbits(found.failed, axis=1)
-    pairs = [np.bitwise_count(bits & one).sum(axis=1, dtype=np.int64) for one in bits]
-    return np.stack(pairs) if pairs else np.zeros((0, 0), np.int64)
-
-
-def check_reasons(made: Finished, table: pa.Table, ruled: Ruled, found: Verdicts) -> None:
-    """Raise VerifyFailed where the stored numbers give a document another reason than the run gave it."""
-    names = [*(rule.name for rule, _ in ruled), None]  # a document that fails none has -1: the last
-    said = pc.index_in(table.column("reason"), pa.array(names, pa.string())).fill_null(len(names)).to_numpy()
-    if len(wrong := np.flatnonzero(said != np.where(found.first < 0, len(ruled), found.first))):
-        at = int(wrong[0])
-        key, reason = table.column("key")[at].as_py().hex(), table.column("reason")[at].as_py()
-        raise VerifyFailed(
-            f"{made.store.url}: document {key} was {describe(reason)}, and by its stored signals it is "
-            f"{describe(names[found.first[at]])}. `gristmill verify` says which file is not what was written."
-        )
-
-
-def describe(reason: str | None) -> str:
-    """What became of a document, in words."""
-    return "kept" if reason is None else f"dropped by {reason}"
 
 
 def check_accounts(made: Finished, report: RuleReport) -> None:
@@ -175,16 +112,12 @@ class DomainLosses:
         self._rows = 0
         self.short_by = [0] * rules
 
-    def add(self, domains: pa.ChunkedArray, first: Any) -> None:
-        """Count the documents that a rule removed first."""
-        new = pl.DataFrame(
-            {"rule": first.astype(np.int64), "domain": pl.Series(pl.from_arrow(domains), dtype=pl.String)}
-        )
-        gone = (
-            new.filter(pl.col("rule") >= 0).group_by("rule", "domain").agg(pl.len().cast(pl.Int64).alias("documents"))
-        )
-        self._pending.append(gone)
-        self._rows += gone.height
+    def add(self, losses: pa.Table) -> None:
+        """Add the documents of other parts."""
+        new = pl.from_arrow(losses)
+        assert isinstance(new, pl.DataFrame)
+        self._pending.append(new)
+        self._rows += new.height
         if self._rows > PENDING:
             self._compress()
 

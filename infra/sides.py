@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from infra.annotated import rerun_command, stored_schema
 from infra.run import Finished
-from infra.signal_rows import rerun_command, stored_schema
 from infra.what_if import Comparison, compared
-from pipelines.recipe import Recipe
+from pipelines.dedup.lines import Lines
+from pipelines.recipe import Recipe, step_rules
 from pipelines.recipe_diff import step_facts
 from pipelines.signals import SignalColumn, rule_columns, signal_columns, view_made
 
@@ -34,15 +35,17 @@ class Sides:
     rerun: tuple[str, ...] = ()
 
 
-def sides(made: Finished, first: Recipe, second: Recipe, typed: tuple[str, str], *, show: int = 0) -> Sides:
+def sides(
+    made: Finished, first: Recipe, second: Recipe, typed: tuple[str, str], *, show: int = 0, workers: int = 1
+) -> Sides:
     """Apply both recipes' rules to the documents of a run. `typed`: what one types for each recipe.
 
-    Raises InputError where the run kept no signals.
+    Raises InputError where the run kept no signals, and VerifyFailed where a part of them cannot be read.
     """
     schema = stored_schema(made)
     lacking = {name: list(missing(made, recipe, schema)) for name, recipe in zip(typed, (first, second), strict=True)}
     if not any(lacking.values()):
-        return Sides(changes=compared(made, rule_columns(first), rule_columns(second), show=show))
+        return Sides(changes=compared(made, rule_columns(first), rule_columns(second), show=show, workers=workers))
     return Sides(
         changes=None,
         missing=tuple(f"{name}: {one}" for name, ones in lacking.items() for one in ones),
@@ -61,7 +64,12 @@ def missing(made: Finished, recipe: Recipe, schema: pa.Schema) -> Iterator[str]:
     columns = {column.name: column for column in signal_columns(recipe)}
     needed = [columns[name] for name in dict.fromkeys(name for _, name in rule_columns(recipe))]
     upstream = [name for name, facts in differing_steps(made.recipe, recipe)]
-    own_views = {step: view_made(value) for step, value in named_steps(recipe).items()}
+    # The rules of a `lines` step read what it noticed before it made its view: another one gives other numbers.
+    own_views = {
+        step: None if isinstance(value, Lines) else view_made(value) for step, value in named_steps(recipe).items()
+    }
+    if recipe.step(Lines) is not None and entering(recipe) != entering(made.recipe):
+        yield "other documents enter its step `lines`, by the rules before it"
     for name in upstream:
         view = own_views.get(name)
         if view is None or any(view in column.view.split("+") for column in needed):
@@ -70,6 +78,13 @@ def missing(made: Finished, recipe: Recipe, schema: pa.Schema) -> Iterator[str]:
     if absent:
         more = f" and {len(absent) - NAMED} other columns" if len(absent) > NAMED else ""
         yield f"not stored, or with other words: {', '.join(absent[:NAMED])}{more}"
+
+
+def entering(recipe: Recipe) -> frozenset[tuple[Any, ...]]:
+    """What a document must pass to enter the window of the recipe's `lines` step, in any order; nothing without one."""
+    lines = next((at for at, step in enumerate(recipe.steps) if step.lines is not None), 0)
+    before = rule_columns(recipe)[: sum(len(step_rules(step.value)) for step in recipe.steps[:lines])]
+    return frozenset((name, rule.low, rule.high, rule.low_open, rule.high_open) for rule, name in before)
 
 
 def named_steps(recipe: Recipe) -> dict[str, Any]:

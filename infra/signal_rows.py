@@ -1,29 +1,28 @@
 """The rows of `signals/`, read again: what rules say of them, with the bounds of the run or with others.
 
-Everything goes row group by row group and reads only the columns it needs: memory is that of 10,000 documents.
+What is counted over a part is a value that adds: parts are counted by several processes (infra/processes.py), and the
+values added in the order of the parts are the same for any number of processes. A part goes row group by row group,
+only the columns that are needed: memory is that of 10,000 documents. This module and those of what is counted
+(infra/rule_removals.py, infra/side_changes.py, infra/distributions.py) import little: a process starts with them.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from filters.errors import InputError, RecipeError, VerifyFailed
+from filters.errors import VerifyFailed
 from filters.rule import Bools, Floats, Rule
 from infra.commit import FileEntry
-from infra.look import slices_of
-from infra.run import Finished
-from pipelines.recipe import load_recipe
-from pipelines.signals import rule_columns, signals_schema, values_of
-from pipelines.sources import find_sources
+from infra.stored import Store
 
 Ruled = tuple[tuple[Rule, str], ...]
 """Rules in the order in which the first that fails is the reason, each with the column that it bounds."""
@@ -32,102 +31,48 @@ Ints = npt.NDArray[np.int64]
 UNITS = ("documents", "characters", "tokens")
 WEIGHTS = ("characters", "token_count")
 """The columns of the last two."""
-SHOWN_INPUTS = 3
-TASKS_ASKED = 16
+NAMES = ("language", "outcome", "reason")
+"""Columns of few values, which come as dictionaries."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Volume:
-    """Documents, and the characters and tokens of their raw texts; `tokens` None where the run counted none."""
+class Part:
+    """One file of `signals/`; it pickles."""
 
-    documents: int
-    characters: int
-    tokens: int | None
-
-
-def volume(counts: Iterable[float], *, tokens: bool) -> Volume:
-    """Three counts in the order of UNITS as a volume."""
-    documents, characters, found = (int(count) for count in counts)
-    return Volume(documents=documents, characters=characters, tokens=found if tokens else None)
+    store: Store
+    entry: FileEntry
 
 
-def run_rules(made: Finished) -> Ruled:
-    """The rules of the run's recipe with their columns."""
-    return rule_columns(made.recipe)
+def groups(part: Part, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The row groups of a part in order, of these columns; those of NAMES as dictionaries.
 
-
-def stored_schema(made: Finished) -> pa.Schema:
-    """What `signals/` has. Raises InputError where the run kept no signals."""
-    if not made.options.annotate:
-        raise InputError(
-            f"{made.store.url} has no signals/: its run dropped each document at the first rule that it failed. The "
-            "same run, continued with --annotate, measures every rule on every document and keeps the numbers:\n  "
-            + rerun_command(made, recipe_typed(made))
-        )
-    for entry in made.files["signals"]:
-        with readable(made, entry), made.store.open(entry.path, entry.bytes) as raw:
-            return pq.read_schema(raw)
-    return signals_schema(made.recipe, all_signals=made.options.all_signals)
-
-
-def recipe_typed(made: Finished) -> str:
-    """What one types for the recipe of a run: its name where Gristmill has it still, else a stand-in for its file."""
-    try:
-        known = load_recipe(made.recipe.name).sha256 == made.recipe.sha256
-    except RecipeError:
-        known = False
-    return made.recipe.name if known else "RECIPE.yaml"
-
-
-def rerun_command(made: Finished, recipe: str, *, out: str | None = None, all_signals: bool = False) -> str:
-    """The command that measures the inputs of a run again; `recipe` as one types it, `out` None: the same folder."""
-    typed = typed_inputs(made)
-    inputs = " ".join(f"-i {shlex.quote(one)}" for one in typed) or "-i INPUTS"
-    command = f"gristmill run {shlex.quote(recipe)} {inputs} -o {shlex.quote(out or made.store.url)} --annotate"
-    command += " --all-signals" if all_signals or made.options.all_signals else ""
-    return command if typed else f"{command}\n  (INPUTS: the same as for this run)"
-
-
-def typed_inputs(made: Finished) -> list[str]:
-    """The inputs of a run as one would type them: its files where they are few, or the folder that has these files and
-    no others; empty where it takes more to say.
+    Raises VerifyFailed where the part is not what was committed, as far as this reads it.
     """
-    if made.rollup.tasks > TASKS_ASKED:
-        return []
-    slices = (one for outcome in made.outcomes for one in slices_of(made.store, outcome.task))
-    paths = list(dict.fromkeys(one.source.path for one in slices))
-    if len(paths) <= SHOWN_INPUTS:
-        return paths
-    folder = paths[0].rpartition("/")[0]
-    while folder and not all(path.startswith(f"{folder}/") for path in paths):
-        folder = folder.rpartition("/")[0]
-    if not folder or "://" in folder:
-        return []
-    try:
-        there = [source.path for source in find_sources([folder])]
-    except InputError:  # typed in another working folder, or gone
-        return []
-    return [folder] if sorted(there) == sorted(paths) else []
-
-
-def groups(made: Finished, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The row groups of `signals/` in order, of these columns."""
-    for entry in made.files["signals"]:
-        with readable(made, entry), made.store.open(entry.path, entry.bytes) as raw, pq.ParquetFile(raw) as file:
-            for group in range(file.num_row_groups):
-                # A column is found by its name or, where it is a struct, by its name before a dot: both ask for all.
-                yield file.read_row_group(group, columns=list(columns)).select(list(dict.fromkeys(columns)))
+    wanted = list(dict.fromkeys(columns))
+    coded = [name for name in NAMES if name in wanted]
+    with (
+        readable(part),
+        part.store.open(part.entry.path, part.entry.bytes) as raw,
+        pq.ParquetFile(raw, read_dictionary=coded) as file,
+    ):
+        if (rows := file.metadata.num_rows) != part.entry.rows:
+            raise pa.ArrowInvalid(f"it has {rows:,} rows and not {part.entry.rows:,}")
+        if absent := set(wanted) - set(file.schema_arrow.names):
+            raise pa.ArrowInvalid(f"it has no column {min(absent)}")
+        for group in range(file.num_row_groups):
+            # A column is found by its name or, where it is a struct, by its name before a dot: both ask for all.
+            yield file.read_row_group(group, columns=wanted, use_threads=False).select(wanted)
 
 
 @contextmanager
-def readable(made: Finished, entry: FileEntry) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into VerifyFailed naming it."""
+def readable(part: Part) -> Iterator[None]:
+    """Turn what Arrow and the system say of a damaged or absent file into VerifyFailed naming it."""
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise VerifyFailed(
-            f"{made.store.url}/{entry.path} cannot be read ({error}). `gristmill verify` says whether it is what was "
-            "committed; the same run with --annotate makes it anew."
+            f"{part.store.url}/{part.entry.path} cannot be read ({error}). `gristmill verify` says whether it is what "
+            "was committed; the same run with --annotate makes it anew."
         ) from error
 
 
@@ -138,15 +83,20 @@ class Verdicts:
     A document that has no text was measured by the rules before its text alone: it fails none of the others.
     """
 
-    values: Floats
     measured: Bools
     failed: Bools
 
     @cached_property
+    def failures(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Every (rule, document) where the document fails the rule, by rule."""
+        found = [np.flatnonzero(failed) for failed in self.failed]  # three times as fast as np.nonzero of all
+        rules = np.repeat(np.arange(len(found)), np.array([len(documents) for documents in found], np.intp))
+        return rules, np.concatenate(found) if found else rules
+
+    @cached_property
     def failing(self) -> npt.NDArray[np.intp]:
         """How many rules each document fails."""
-        found: npt.NDArray[np.intp] = self.failed.sum(axis=0)
-        return found
+        return np.bincount(self.failures[1], minlength=self.failed.shape[1])
 
     @cached_property
     def whole(self) -> Bools:
@@ -157,9 +107,9 @@ class Verdicts:
     @cached_property
     def first(self) -> npt.NDArray[np.intp]:
         """The first rule that each document fails; -1 for none."""
-        if not len(self.failed):
-            return np.full(self.failed.shape[1], -1, np.intp)  # argmax of nothing is an error
-        found: npt.NDArray[np.intp] = np.where(self.failing > 0, self.failed.argmax(axis=0), -1)
+        rules, documents = self.failures
+        found = np.full(self.failed.shape[1], -1, np.intp)
+        found[documents[::-1]] = rules[::-1]  # what is assigned last stays: the smallest
         return found
 
     @cached_property
@@ -174,22 +124,78 @@ class Verdicts:
         found: Bools = (self.failing == 0) & self.whole
         return found
 
+    def of(self, rules: Sequence[int]) -> Verdicts:
+        """What these of the rules say, in this order."""
+        return Verdicts(measured=self.measured[rules], failed=self.failed[rules])
+
 
 def verdicts(table: pa.Table, ruled: Ruled) -> Verdicts:
     """Apply rules to the stored numbers, in float64 as the run did."""
     shape = (len(ruled), table.num_rows)
-    found = Verdicts(
-        values=np.full(shape, np.nan), measured=np.zeros(shape, np.bool_), failed=np.zeros(shape, np.bool_)
-    )
-    for row, (rule, name) in enumerate(ruled):
-        column = table.column(name)
-        found.values[row] = values_of(column)
-        found.measured[row] = column.is_valid().to_numpy()
-        np.logical_and(~rule.passes(found.values[row]), found.measured[row], out=found.failed[row])
+    found = Verdicts(measured=np.ones(shape, np.bool_), failed=np.empty(shape, np.bool_))
+    for name in dict.fromkeys(name for _, name in ruled):  # a column at a time: its numbers stay in the cache
+        column = one_array(table.column(name))
+        values = numbers_in(column)
+        measured = there(column) if column.null_count else None
+        for row, (rule, bounded) in enumerate(ruled):
+            if bounded == name:
+                np.logical_not(rule.passes(values), out=found.failed[row])
+                if measured is not None:
+                    found.failed[row] &= measured
+                    found.measured[row] = measured
     return found
 
 
-def weights(table: pa.Table) -> Ints:
-    """What each document counts in each of UNITS, [document, unit]; 0 where it has no text or no tokens are counted."""
-    sides = [table.column(name).fill_null(0).to_numpy() for name in WEIGHTS]
-    return np.stack([np.ones(table.num_rows, np.int64), *(side.astype(np.int64) for side in sides)], axis=1)
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def there(column: pa.Array) -> Bools:
+    """True where a column that has nulls has none."""
+    bits = np.frombuffer(column.buffers()[0], np.uint8)
+    found: Bools = np.unpackbits(bits, count=column.offset + len(column), bitorder="little").view(np.bool_)
+    return found[column.offset :]
+
+
+def numbers_in(column: pa.Array) -> Floats:
+    """The value of a signal for each row, in float64 as a rule bounds it: NaN where it is undefined, anything where the
+    column is null.
+    """
+    if not pa.types.is_struct(column.type):
+        return plain(column).astype(np.float64)
+    numerator, denominator = plain(column.field("n")), plain(column.field("d"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = numerator / denominator
+    np.copyto(found, np.nan, where=denominator == 0)
+    return found
+
+
+def values(column: pa.ChunkedArray) -> Floats:
+    """The value of a signal for each row, as pipelines.signals.values_of has it: NaN where it is undefined or null."""
+    array = one_array(column)
+    found = numbers_in(array)
+    return np.where(there(array), found, np.nan) if array.null_count else found
+
+
+def plain(numbers: pa.Array) -> npt.NDArray[Any]:
+    """The numbers of an array without a copy; where it is null, whatever lies there."""
+    held = np.frombuffer(numbers.buffers()[1], numbers.type.to_pandas_dtype(), numbers.offset + len(numbers))
+    return held[numbers.offset :]
+
+
+def codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.intp], list[str | None]]:
+    """A column of NAMES as the place of each document's in a list of names; None, last in it, where it is null."""
+    coded = one_array(column.unify_dictionaries())
+    names: list[str | None] = [*coded.dictionary.to_pylist(), None]
+    return coded.indices.fill_null(len(names) - 1).to_numpy().astype(np.intp), names
+
+
+def sizes(table: pa.Table) -> Ints:
+    """Characters and tokens of each document, [WEIGHTS, document]; 0 where it has no text or no tokens are counted."""
+    return np.stack([table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in WEIGHTS])
+
+
+def amounts(heavy: Ints, chosen: Bools) -> Ints:
+    """How much the chosen documents are in each of UNITS."""
+    return np.array([np.count_nonzero(chosen), *heavy[:, chosen].sum(axis=1)], np.int64)

@@ -1,60 +1,39 @@
 """Where to set a threshold: the distribution of every stored signal, and where a reference corpus separates from it.
 
-Reads `signals/` alone, one column at a time. Of a run with more documents than `sample`, the documents of smallest key
-are taken: keys are hashes, so that is a random sample, the same one each time.
+Reads `signals/` alone, once for every `COLUMNS` signals, its parts in several processes. Of a run with more documents
+than `sample`, the documents of smallest key are taken: keys are hashes, so that is a random sample, the same one each
+time and for any number of processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from filters.errors import InputError
-from filters.rule import Rule
+from infra.annotated import documents_in, parts, processes_for, stored_schema
+from infra.distributions import Distribution, Drawn, Look, distribution, rows_drawn
+from infra.processes import EachOf, processes
 from infra.run import Finished
-from infra.signal_rows import groups, stored_schema
-from pipelines.distribution import (
-    Curve,
-    Histogram,
-    Proposal,
-    Sample,
-    distance,
-    histogram,
-    proposals,
-    retention,
-    sample_of,
-)
-from pipelines.signals import SignalColumn, rule_columns, signal_columns, values_of
+from pipelines.signals import SignalColumn, rule_columns, signal_columns
 from pipelines.yaml_data import nearest
 
 SAMPLE = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundNow:
-    """A rule of the run on a signal, and what it removes: shares of the documents with a text, and of their tokens."""
-
-    rule: Rule
-    documents: float
-    tokens: float
+COLUMNS = 64
+"""Signals of one pass. Of each document sampled 8 bytes a signal are held: 0.5 GB, as much again for a reference."""
+SIGMAS = 6
+"""A sample's keys lie below their expected bound and so many standard deviations: a second pass is hardly ever made."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Threshold:
+class Threshold(Distribution):
     """One signal: how it is distributed, which rules bound it now, and what the reference proposes."""
 
     column: SignalColumn
-    pool: Sample
-    histogram: Histogram | None
-    curve: Curve
-    rules: tuple[BoundNow, ...]
-    reference: Sample | None
-    distance: float
-    proposals: tuple[Proposal, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,16 +49,6 @@ class Thresholds:
     not_compared: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Chosen:
-    """The documents of a run that are looked at: for each row group its rows, and the tokens of all of them."""
-
-    made: Finished
-    rows: tuple[npt.NDArray[np.int64], ...]
-    weights: npt.NDArray[np.float64]
-    documents: int
-
-
 def thresholds(
     made: Finished,
     reference: Finished | None = None,
@@ -87,10 +56,12 @@ def thresholds(
     names: Sequence[str] = (),
     worth: float = 2.0,
     sample: int = SAMPLE,
+    workers: int = 1,
 ) -> Thresholds:
-    """Look at these signals of a run (all, where none is named), beside those of a reference run where one is given.
+    """Look at these signals of a run (all, where none is named), beside those of a reference run where one is given, in
+    at most `workers` processes.
 
-    Raises InputError where a run stores no signals, or none of a name.
+    Raises InputError where a run stores no signals, or none of a name, and VerifyFailed where a part cannot be read.
     """
     columns = stored_columns(made)
     for name in names:
@@ -98,12 +69,18 @@ def thresholds(
             raise InputError(f"{made.store.url} stores no signal {name!r}{nearest(name, list(columns))}")
     wanted = [column for name, column in columns.items() if name in names or not names]
     theirs = {} if reference is None else stored_columns(reference)
-    pool = chosen(made, sample)
-    against = None if reference is None else chosen(reference, sample)
-    found = [
-        threshold(column, pool, against if theirs.get(column.name) == column else None, worth, len(wanted))
-        for column in wanted
-    ]
+    found: list[Threshold] = []
+    runs = [made] if reference is None else [made, reference]
+    values = len(wanted) * max(min(sample, documents_in(one)) for one in runs)
+    with processes(processes_for(runs, workers, values=values)) as each_of:
+        for start in range(0, len(wanted), COLUMNS):
+            some = wanted[start : start + COLUMNS]
+            common = [one for one in some if theirs.get(one.name) == one]
+            pool = drawn(made, some, sample, each_of)
+            against = None if reference is None else drawn(reference, common, sample, each_of)
+            ask = partial(distribution, worth=worth, tests=len(wanted))
+            distributions = each_of(ask, looks(made, some, pool, against))
+            found += [Threshold(column=one, **vars(of)) for one, of in zip(some, distributions, strict=True)]
     if reference is not None:
         found.sort(key=lambda one: -one.distance)
     return Thresholds(
@@ -117,6 +94,15 @@ def thresholds(
     )
 
 
+def looks(made: Finished, columns: Sequence[SignalColumn], pool: Drawn, against: Drawn | None) -> Iterator[Look]:
+    """These signals one by one; what the reference has not stored is looked at in the pool alone."""
+    ruled = rule_columns(made.recipe)
+    for column in columns:
+        theirs = against.of(column.name) if against and column.name in against.numbers.column_names else None
+        rules = tuple(rule for rule, name in ruled if name == column.name)
+        yield Look(name=column.name, rules=rules, ours=pool.of(column.name), theirs=theirs)
+
+
 def stored_columns(made: Finished) -> dict[str, SignalColumn]:
     """The signals per document that a run stores, by column. Raises InputError where it stores none."""
     stored_schema(made)
@@ -124,73 +110,22 @@ def stored_columns(made: Finished) -> dict[str, SignalColumn]:
     return {column.name: column for column in columns if column.signal.per == "document"}
 
 
-def threshold(column: SignalColumn, pool: Chosen, reference: Chosen | None, worth: float, tests: int) -> Threshold:
-    """All that is said of one signal."""
-    ours = sampled_values(pool, column.name)
-    theirs = None if reference is None else sampled_values(reference, column.name)
-    both = [ours] if theirs is None else [ours, theirs]
-    rules = [rule for rule, name in rule_columns(pool.made.recipe) if name == column.name]
-    return Threshold(
-        column=column,
-        pool=ours,
-        histogram=histogram(both) if any(one.count for one in both) else None,
-        curve=retention(ours),
-        rules=tuple(bound_now(rule, ours) for rule in rules),
-        reference=theirs,
-        distance=0.0 if theirs is None else distance(ours, theirs),
-        proposals=() if theirs is None else tuple(proposals(ours, theirs, worth=worth, tests=tests)),
-    )
-
-
-def bound_now(rule: Rule, sample: Sample) -> BoundNow:
-    """What a rule removes of the documents that have a text: those out of bounds, and those without a defined value."""
-    kept = rule.passes(sample.values)
-    documents = sample.count + sample.undefined
-    weight = float(sample.weights.sum()) + sample.undefined_weight
-    return BoundNow(
-        rule=rule,
-        documents=1 - float(kept.sum()) / max(1, documents),
-        tokens=1 - float(sample.weights[kept].sum()) / max(weight, 1e-300),
-    )
-
-
-def chosen(made: Finished, limit: int) -> Chosen:
-    """The `limit` documents of smallest key, or all where there are fewer. Holds 8 bytes for each document of a part,
-    and 16 for each one taken.
-    """
-    documents = sum(entry.rows for entry in made.files["signals"])
-    cut = None if documents <= limit else smallest_keys(made, limit)
-    rows, weights = [], []
-    for group in groups(made, ["key", "token_count", "characters"]):
-        taken = np.arange(group.num_rows) if cut is None else np.flatnonzero(key_heads(group) <= cut)
-        rows.append(taken)
-        tokens = group.column("token_count" if made.recipe.tokenizer else "characters").fill_null(0)
-        weights.append(tokens.to_numpy(zero_copy_only=False).astype(np.float64)[taken])
-    return Chosen(made=made, rows=tuple(rows), weights=np.concatenate([np.zeros(0), *weights]), documents=documents)
-
-
-def smallest_keys(made: Finished, limit: int) -> np.uint64:
-    """The first 8 bytes of the `limit`-th smallest key."""
-    held = np.zeros(0, np.uint64)
-    for group in groups(made, ["key"]):
-        held = np.concatenate([held, key_heads(group)])
-        if len(held) > 2 * limit:
-            held = np.partition(held, limit - 1)[:limit]
-    return np.uint64(np.partition(held, limit - 1)[limit - 1])
-
-
-def key_heads(group: pa.Table) -> npt.NDArray[np.uint64]:
-    """The first 8 bytes of each key as an integer."""
-    data = b"".join(group.column("key").to_pylist())
-    heads: npt.NDArray[np.uint64] = np.frombuffer(data, ">u8")[::2].astype(np.uint64)
-    return heads
-
-
-def sampled_values(chosen: Chosen, name: str) -> Sample:
-    """The values of one column over the documents chosen."""
-    values, missing = [np.zeros(0)], [np.zeros(0, np.bool_)]
-    for group, rows in zip(groups(chosen.made, [name]), chosen.rows, strict=True):
-        column = group.column(name).combine_chunks().take(pa.array(rows))
-        values.append(values_of(column))
-        missing.append(column.is_null().to_numpy(zero_copy_only=False))
-    return sample_of(np.concatenate(values), np.concatenate(missing), chosen.weights)
+def drawn(made: Finished, columns: Sequence[SignalColumn], limit: int, each_of: EachOf) -> Drawn:
+    """These signals of the `limit` documents of smallest key, or of all where there are fewer."""
+    documents, names = documents_in(made), [one.name for one in columns]
+    weight = "token_count" if made.recipe.tokenizer else "characters"
+    share = 1.0 if documents <= limit else min(1.0, (limit + SIGMAS * np.sqrt(limit)) / documents)
+    stored = stored_schema(made)
+    schema = pa.schema([("head", pa.uint64()), ("weight", pa.float64()), *(stored.field(name) for name in names)])
+    while True:
+        draw = partial(rows_drawn, schema=schema, weight=weight, share=share)
+        found = pa.concat_tables([schema.empty_table(), *each_of(draw, parts(made))])
+        if share == 1 or found.num_rows >= limit:
+            break
+        share = min(1.0, 2 * share)
+    weights, taken = found.column("weight").to_numpy(), None
+    if documents > limit:
+        heads = found.column("head").to_numpy()
+        smallest = heads <= np.partition(heads, limit - 1)[limit - 1]
+        weights, taken = weights[smallest], pa.array(smallest)
+    return Drawn(documents=documents, weights=weights, numbers=found.select(names), taken=taken)

@@ -10,8 +10,6 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from infra.thresholds import Threshold, Thresholds
 from pipelines.cache import cache_folder, write_whole
 
@@ -45,7 +43,7 @@ addEventListener("beforeprint", () => draw(all(), seen));
 def thresholds_page(found: Thresholds, *, pool: str, reference: str | None) -> str:
     """The page. `pool` and `reference` are the names of the two runs, as a person gave them."""
     shown = [one for one in found.signals if one.histogram is not None]
-    charts = [chart(one) for one in shown]
+    charts = {number: chart(one) for number, one in enumerate(shown) if one.constant is None}
     title = f"Thresholds of {pool}" + (f" against {reference}" if reference is not None else "")
     sampled = "" if found.sampled == found.documents else f", a sample of {found.sampled:,} by key"
     head = f"<p>{found.documents:,} documents{sampled}; {len(shown)} signals.</p>"
@@ -112,9 +110,7 @@ def cell(title: str, value: str) -> str:
 
 def row(number: int, one: Threshold, compared: bool) -> list[str]:
     """The cells of one signal, as HTML."""
-    p5, median, p95 = (f"{value:.4g}" for value in np.quantile(one.pool.values, [0.05, 0.5, 0.95])) if (
-        one.pool.count
-    ) else ("", "", "")  # fmt: skip
+    p5, median, p95 = (f"{value:.4g}" for value in one.pool.quantiles[1:4]) if one.pool.count else ("", "", "")
     cells = [
         f'<a href="#s{number}">{escape(one.column.name)}</a>',
         p5,
@@ -134,17 +130,17 @@ def row(number: int, one: Threshold, compared: bool) -> list[str]:
 
 
 def section(number: int, one: Threshold) -> str:
-    """The charts of one signal under its name."""
+    """The charts of one signal under its name; of one that does not vary, its value."""
     rules = "; ".join(f"{now.rule.name} keeps {now.rule.bounds}" for now in one.rules)
     apart = [
         f"{one.pool.undefined:,} undefined" * bool(one.pool.undefined),
         f"{one.pool.missing:,} without text" * bool(one.pool.missing),
     ]
     said = "; ".join(filter(None, [one.column.signal.says, rules, *apart]))
-    return (
-        f'<h2 id="s{number}">{escape(one.column.name)}</h2><p class="says">{escape(said)}</p>'
-        f'<div class="chart" data-chart="{number}"></div>'
-    )
+    drawn = f'<div class="chart" data-chart="{number}"></div>'
+    if one.constant is not None:
+        drawn = f"<p>constant: {one.constant:.6g}</p>"
+    return f'<h2 id="s{number}">{escape(one.column.name)}</h2><p class="says">{escape(said)}</p>{drawn}'
 
 
 def chart(one: Threshold) -> dict[str, Any]:

@@ -7,36 +7,25 @@ be answered from numbers about the texts as they are.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from filters import language, url
-from filters.errors import InputError, VerifyFailed
+from filters.errors import InputError
 from filters.rule import Rule
+from infra.annotated import parts, processes_for, recipe_typed, rerun_command, run_rules, stored_schema
+from infra.processes import processes
 from infra.run import Finished
-from infra.signal_rows import (
-    WEIGHTS,
-    Ints,
-    Ruled,
-    Verdicts,
-    Volume,
-    groups,
-    recipe_typed,
-    rerun_command,
-    run_rules,
-    stored_schema,
-    verdicts,
-    volume,
-    weights,
-)
+from infra.side_changes import Example, changes, no_changes
+from infra.signal_rows import Ruled
 from pipelines.datatrove_filter import Datatrove
-from pipelines.recipe import Step, edits, families
+from pipelines.dedup.lines import SETTINGS, Lines
+from pipelines.recipe import Step, edits, families, step_rules
 from pipelines.signals import RAW, column_name, views
 from pipelines.words import SPLITTERS
 from pipelines.yaml_data import nearest
@@ -45,14 +34,18 @@ SIDES = ("low", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """A document that changes sides, with the rule that decides it and its number there."""
+class Volume:
+    """Documents, and the characters and tokens of their raw texts; `tokens` None where the run counted none."""
 
-    key: str
-    id: str
-    url: str
-    rule: str
-    value: float | None
+    documents: int
+    characters: int
+    tokens: int | None
+
+
+def volume(counts: Iterable[float], *, tokens: bool) -> Volume:
+    """Three counts in the order of UNITS as a volume."""
+    documents, characters, found = (int(count) for count in counts)
+    return Volume(documents=documents, characters=characters, tokens=found if tokens else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,89 +69,30 @@ class Comparison:
     lost_examples: tuple[Example, ...]
 
 
-def compared(made: Finished, before: Ruled, after: Ruled, *, show: int = 0) -> Comparison:
-    """Apply both lists of rules to every stored document; `show` examples each way, those of smallest key.
+def compared(made: Finished, before: Ruled, after: Ruled, *, show: int = 0, workers: int = 1) -> Comparison:
+    """Apply both lists of rules to every stored document in at most `workers` processes; `show` examples each way,
+    those of smallest key.
 
-    Where `before` are the rules of the run, raises VerifyFailed if they do not keep what the run kept.
+    Raises VerifyFailed where a part cannot be read, and where `before` are the rules of the run and do not keep what
+    the run kept.
     """
-    own = before == run_rules(made)
-    tokens = made.recipe.tokenizer is not None
-    totals = np.zeros((5, 3), np.int64)
-    held, falls = np.zeros((len(before), 3), np.int64), np.zeros((len(after), 3), np.int64)
-    without_text = 0
-    samples = Samples(show), Samples(show)
-    fixed = [*WEIGHTS, *(("key", "id", "url") if show else ()), *(("outcome",) if own else ())]
-    for table in groups(made, [*fixed, *(name for _, name in (*before, *after))]):
-        then, now, heavy = verdicts(table, before), verdicts(table, after), weights(table)
-        if own:
-            check_kept(made, table, then)
-        gained, lost = now.kept & ~then.kept, then.kept & ~now.kept
-        everything = np.ones(table.num_rows, np.bool_)
-        for row, chosen in enumerate((everything, then.kept, now.kept, gained, lost)):
-            totals[row] += heavy[chosen].sum(axis=0)
-        for counts, chosen, found in ((held, gained, then), (falls, lost, now)):
-            judged = chosen & (found.first >= 0)
-            np.add.at(counts, found.first[judged], heavy[judged])
-        without_text += int(((now.failing == 0) & ~now.whole).sum())
-        if show:
-            samples[0].add(table, np.flatnonzero(gained), then, before)
-            samples[1].add(table, np.flatnonzero(lost), now, after)
-    volumes = [volume(row, tokens=tokens) for row in totals]
+    count = partial(changes, before=before, after=after, own=before == run_rules(made), show=show)
+    with processes(processes_for([made], workers)) as each_of:
+        found = sum(each_of(count, parts(made)), start=no_changes(len(before), len(after), show))
+    counted = partial(volume, tokens=made.recipe.tokenizer is not None)
+    volumes = [counted(row) for row in found.totals]
     return Comparison(
         documents=volumes[0],
         before=volumes[1],
         after=volumes[2],
         gained=volumes[3],
         lost=volumes[4],
-        held={rule.name: volume(row, tokens=tokens) for (rule, _), row in zip(before, held, strict=True) if row[0]},
-        falls={rule.name: volume(row, tokens=tokens) for (rule, _), row in zip(after, falls, strict=True) if row[0]},
-        without_text=without_text,
-        gained_examples=samples[0].examples,
-        lost_examples=samples[1].examples,
+        held={rule.name: counted(row) for (rule, _), row in zip(before, found.held, strict=True) if row[0]},
+        falls={rule.name: counted(row) for (rule, _), row in zip(after, found.falls, strict=True) if row[0]},
+        without_text=found.without_text,
+        gained_examples=found.gained,
+        lost_examples=found.lost,
     )
-
-
-def check_kept(made: Finished, table: pa.Table, found: Verdicts) -> None:
-    """Raise VerifyFailed where the run's own rules do not keep what the run kept."""
-    kept = table.column("outcome").to_pylist()
-    if (np.array([said == "kept" for said in kept], np.bool_) != found.kept).any():
-        raise VerifyFailed(
-            f"{made.store.url}: the stored signals and the run's rules do not keep what the run kept. "
-            "`gristmill verify` says which file is not what was written."
-        )
-
-
-class Samples:
-    """The documents of smallest key among those offered: the same for any order of parts."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._heap: list[tuple[int, str, Example]] = []
-
-    def add(self, table: pa.Table, rows: Ints, found: Verdicts, ruled: Ruled) -> None:
-        """Offer these rows; `found` says why each is out."""
-        for at in rows.tolist():
-            key = table.column("key")[at].as_py()
-            rank = -int.from_bytes(key, "big")
-            if len(self._heap) == self._limit and rank <= self._heap[0][0]:
-                continue
-            rule = found.first[at]
-            value = float(found.values[rule, at])
-            example = Example(
-                key=key.hex(),
-                id=table.column("id")[at].as_py(),
-                url=table.column("url")[at].as_py(),
-                rule=ruled[rule][0].name,
-                value=None if math.isnan(value) else value,
-            )
-            (heapq.heappushpop if len(self._heap) == self._limit else heapq.heappush)(
-                self._heap, (rank, key.hex(), example)
-            )
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        """The documents by key."""
-        return tuple(example for *_, example in sorted(self._heap, reverse=True))
 
 
 def every_rule() -> dict[str, Rule]:
@@ -181,12 +115,20 @@ def changed_rules(
         if name not in ruled:
             raise InputError(f"--without {name}: the run has no such rule{hint(name, ruled)}")
         refuse_rewriter(made, name)
+        refuse_before_lines(made, f"--without {name}", name)
     own = list(ruled)
     for asked in added:
         rule, column = added_rule(made, asked, schema, own)
+        if rule.name in ruled:
+            raise InputError(f"--with {asked}: {rule.name} is added twice; take one of them.")
         ruled[rule.name] = (rule, column)
+    moved: set[tuple[str, str]] = set()
     for asked in bounds:
         name, side, number = moved_bound(made, asked, ruled)
+        if (name, side) in moved:
+            raise InputError(f"--set {asked}: {name}.{side} is set twice; take one of them.")
+        moved.add((name, side))
+        refuse_before_lines(made, f"--set {asked}", name)
         rule, column = ruled[name]
         if name in without:
             raise InputError(f"--set {asked}: {name} is left out by --without; take one of them.")
@@ -226,7 +168,7 @@ def refuse_texts(made: Finished, key: str) -> None:
     """Raise InputError, naming the command to run, where `key` asks for another text and not for another bound."""
     first, *rest = key.split(".")
     kinds = {*Step.model_fields, "read", "tokenizer"}
-    texts = {edit.name for edit in edits()}
+    texts = {edit.name for edit in edits()} | SETTINGS.keys()
     if first not in kinds | texts | set(SPLITTERS):
         return
     if first in kinds and rest and rest[-1] in SIDES:
@@ -248,6 +190,20 @@ def refuse_rewriter(made: Finished, name: str) -> None:
                 "numbers cannot tell. Leave the step out in a recipe file and measure again:\n  "
                 + rerun_command(made, "RECIPE.yaml", out=f"{made.store.url}-2")
             )
+
+
+def refuse_before_lines(made: Finished, asked: str, name: str) -> None:
+    """Raise InputError where a `lines` step comes after the rule: it would meet other documents, and leave other texts
+    of all that follow in their files.
+    """
+    steps = [step.value for step in made.recipe.steps]
+    at = next((at for at, step in enumerate(steps) if isinstance(step, Lines)), 0)
+    if name in [rule.name for step in steps[:at] for rule in step_rules(step)]:
+        raise InputError(
+            f"{asked}: the step `lines` comes after it, and what that leaves of a text depends on which documents come "
+            "before, so stored numbers cannot tell. Write it into a recipe file and measure again:\n  "
+            + rerun_command(made, "RECIPE.yaml", out=f"{made.store.url}-2")
+        )
 
 
 def added_rule(made: Finished, asked: str, schema: pa.Schema, own: Sequence[str]) -> tuple[Rule, str]:

@@ -95,17 +95,21 @@ def located(error: ValidationError, lines: Lines, *, where: str, model: type[Bas
         while shown not in lines and shown:
             shown = shown[:-1]
         place = f"{where}:{lines.get(shown, 1)}"
-        key = ".".join(str(part) for part in path) or "the recipe"
+        key = dotted(path)
         if fault["type"] == "extra_forbidden":
             names = list(_model_at(model, path[:-1]).model_fields)
-            holder = ".".join(str(part) for part in path[:-1]) or "the recipe"
-            said.append(f"{place}: unknown key {path[-1]!r} in {holder}{nearest(str(path[-1]), names)}")
+            said.append(f"{place}: unknown key {path[-1]!r} in {dotted(path[:-1])}{nearest(str(path[-1]), names)}")
         elif fault["type"] == "missing":
             said.append(f"{place}: {key} is missing")
         else:
             given = "" if isinstance(fault["input"], (dict, list)) else f" (it is {fault['input']!r})"
             said.append(f"{place}: {key}: {fault['msg'].removeprefix('Value error, ')}{given}")
     return said
+
+
+def dotted(path: Path) -> str:
+    """A path as a person reads it: items of a list count from 1, as the steps in `gristmill recipes --show`."""
+    return ".".join(str(part + 1 if isinstance(part, int) else part) for part in path) or "the recipe"
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:

@@ -236,6 +236,22 @@ def test_a_run_that_failed_within_a_stage_is_continued(
     assert done <= set((tmp_path / "out/_work/manifests").rglob("*.json"))
 
 
+@pytest.mark.ray
+@pytest.mark.full
+def test_on_ray_the_bytes_are_those_of_one_process(made: Finished, source: Path, tmp_path: Path) -> None:
+    options = {"runner": "ray", "workers": 2, "quiet": True, "task_bytes": 60_000}
+    again = run_recipe(recipe(**EVERY), [str(source)], tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert (again.dataset_sha256, again.accounts) == (made.dataset_sha256, made.accounts)
+
+
+@pytest.mark.full
+def test_on_an_object_store_the_bytes_are_those_of_a_disk(made: Finished, source: Path, bucket: str) -> None:
+    options = {"runner": "inprocess", "quiet": True, "task_bytes": 150_000}
+    again = run_recipe(recipe(**EVERY), [str(source)], f"{bucket}/out", **options)  # type: ignore[arg-type]
+    assert (again.dataset_sha256, again.accounts) == (made.dataset_sha256, made.accounts)
+    assert verify(again) > 0
+
+
 def test_a_source_that_loses_nearly_all_stops_the_run_unless_it_is_accepted(tmp_path: Path) -> None:
     text = "the same page again and again under another address every time that somebody asks for it"
     same = [{"id": f"{number}", "text": text, "url": f"https://one.com/{number}", "date": ""} for number in range(50)]

@@ -170,7 +170,7 @@ def test_the_command_prints_and_gives_it_as_data(made: Finished, tmp_path: Path,
     for name, one in (("a", BASE), ("b", BASE.replace("above: 0.65", "above: 0.5"))):
         files.append(str(tmp_path / f"{name}.yaml"))
         Path(files[-1]).write_text(one)
-    for more in ([], ["--on", made.store.url]):
+    for more in ([], ["--on", made.store.url, "--workers", "2"]):
         for form in ([], ["--json"]):
             monkeypatch.setattr(sys, "argv", ["gristmill", "diff", *files, *more, *form])
             with pytest.raises(SystemExit) as end:

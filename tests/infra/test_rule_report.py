@@ -21,6 +21,7 @@ from filters.errors import InputError, VerifyFailed
 from infra.cli import main
 from infra.cli_signals import short
 from infra.commands import run_recipe
+from infra.rule_removals import added_up, first_losses
 from infra.rule_report import DomainLosses, largest_overlaps, report_json, rule_report
 from infra.run import Finished, read_run
 from infra.store import open_store
@@ -161,7 +162,7 @@ def test_inspect_prints_and_gives_it_as_data(made: Finished, monkeypatch, capsys
         assert german["first"]["documents"] == made.accounts.dropped["language.wanted"]
         assert german[f"{by}s"]
         assert len(said["overlap"]["documents"]) == len(said["overlap"]["rules"]) == len(said["rules"])
-        shown = printed(monkeypatch, capsys, "inspect", out, "--rules", "--by", by)
+        shown = printed(monkeypatch, capsys, "inspect", out, "--rules", "--by", by, "--workers", "2")
         assert "language.wanted" in shown
         assert "rules that remove the same documents" in shown
 
@@ -183,7 +184,7 @@ def test_domains_beyond_the_bound_are_too_low_by_no_more_than_said(rows: list[tu
     for start in range(0, len(rows), 7):
         part = rows[start : start + 7]
         domains = pa.chunked_array([pa.array([f"d{domain}" for _, domain in part], pa.string())])
-        losses.add(domains, np.array([rule for rule, _ in part], np.intp))
+        losses.add(first_losses(domains, np.array([rule for rule, _ in part], np.intp)))
         losses._compress()
     exact = Counter((rule, f"d{domain}") for rule, domain in rows if rule >= 0)
     for rule, found in enumerate(losses.most()):
@@ -192,6 +193,22 @@ def test_domains_beyond_the_bound_are_too_low_by_no_more_than_said(rows: list[tu
         for (of, domain), count in exact.items():
             if of == rule:
                 assert 0 <= count - counted.get(domain, 0) <= losses.short_by[rule]
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.sampled_from([None, "", "a", "b"])), min_size=1, max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_domains_are_counted_by_the_rule_that_removed_first(rows: list[tuple[int, str | None]]) -> None:
+    tables = [
+        first_losses(
+            pa.chunked_array([pa.array([domain for _, domain in part], pa.string())]), np.array(first, np.intp)
+        )
+        for part in (rows[start : start + 9] for start in range(0, len(rows), 9))
+        for first in [[rule for rule, _ in part]]
+    ]
+    found = added_up(pa.concat_tables(tables)).to_pylist()
+    counted = {(row["rule"], row["domain"]): row["documents"] for row in found}
+    assert len(counted) == len(found)
+    assert counted == Counter(row for row in rows if row[0] >= 0)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from filters.errors import InputError, OutputError, VerifyFailed
 from infra.cli_thresholds import thresholds_json
 from infra.commands import run_recipe
+from infra.distributions import QUANTILES
 from infra.run import Finished, read_run
 from infra.store import open_store
 from infra.terminal import page_written
 from infra.thresholds import thresholds
 from infra.thresholds_page import thresholds_page, vega
 from pipelines.recipe import load_recipe
+from pipelines.signals import values_of
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +93,34 @@ def test_a_damaged_file_of_signals_is_named(annotated: Finished, tmp_path: Path)
 def test_a_sample_is_the_same_each_time_and_within_its_size(annotated: Finished) -> None:
     first, second = (thresholds(annotated, sample=20) for _ in range(2))
     assert first.sampled == second.sampled == 20
-    assert [one.pool.values.tolist() for one in first.signals] == [one.pool.values.tolist() for one in second.signals]
-    whole = thresholds(annotated)
-    for few, many in zip(first.signals, whole.signals, strict=True):
-        assert np.isin(few.pool.values, many.pool.values).all()
+    assert [one.pool for one in first.signals] == [one.pool for one in second.signals]
+    stored = pa.concat_tables(
+        [pq.read_table(Path(annotated.store.url) / entry.path) for entry in annotated.files["signals"]]
+    )
+    smallest = stored.take(pa.array(sorted(range(60), key=stored.column("key").to_pylist().__getitem__)[:20]))
+    for one in first.signals:
+        numbers = values_of(smallest.column(one.column.name))
+        numbers = numbers[~np.isnan(numbers)]
+        assert one.pool.count == len(numbers)
+        assert one.pool.quantiles == tuple(np.quantile(numbers, QUANTILES) if len(numbers) else ())
+
+
+def test_a_sample_that_the_keys_expected_do_not_fill_is_drawn_again(
+    annotated: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = thresholds(annotated, sample=20)
+    monkeypatch.setattr("infra.thresholds.SIGMAS", -4)
+    again = thresholds(annotated, sample=20)
+    assert again.sampled == 20
+    assert [one.pool for one in again.signals] == [one.pool for one in expected.signals]
+
+
+def test_many_signals_are_looked_at_a_few_at_a_time(
+    annotated: Finished, texts: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = thresholds_json(thresholds(annotated, texts))
+    monkeypatch.setattr("infra.thresholds.COLUMNS", 7)
+    assert thresholds_json(thresholds(annotated, texts)) == expected
 
 
 def test_a_reference_is_compared_where_it_stores_the_same_signal(annotated: Finished, texts: Finished) -> None:
@@ -118,5 +146,17 @@ def test_the_page_loads_nothing_and_trusts_no_name(annotated: Finished, texts: F
     assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", page) == []
     start = page.index('id="charts">') + len('id="charts">')
     charts = json.loads(page[start : page.index("</script>", start)])
-    assert len(charts) == page.count('class="chart"')
-    assert all(len(chart["hconcat"]) == 2 for chart in charts)
+    assert sorted(charts) == sorted(re.findall(r'class="chart" data-chart="(\d+)"', page))
+    assert all(len(chart["hconcat"]) == 2 for chart in charts.values())
+
+
+def test_a_signal_that_does_not_vary_is_its_value_and_no_empty_chart(annotated: Finished, texts: Finished) -> None:
+    for reference in (None, texts):
+        found = thresholds(annotated, reference)
+        page = thresholds_page(found, pool="pool", reference=None if reference is None else "reference")
+        shown = [one for one in found.signals if one.histogram is not None]
+        constant = [one for one in shown if one.constant is not None]
+        assert 0 < len(constant) < len(shown)
+        assert page.count("<p>constant: ") == len(constant) == len(shown) - page.count('class="chart"')
+    varies = [one for one in constant if one.pool.constant != (one.reference or one.pool).constant]
+    assert varies == []

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from filters.errors import InputError, VerifyFailed
+from infra.annotated import run_rules
 from infra.cli import main
 from infra.commands import run_recipe
 from infra.look import rows_of
 from infra.rule_report import rule_report
 from infra.run import Finished
-from infra.signal_rows import run_rules
 from infra.what_if import changed_rules, compared
 from pipelines.recipe import Recipe, load_recipe
 from tests.conftest import page_html, warc_record
@@ -157,6 +157,8 @@ def test_a_rule_of_another_family_is_added_where_its_signal_is_stored(
         ({"bounds": ["gopher_repetition.top_2_gram.low=0.9"]}, "which is nothing"),
         ({"bounds": ["fineweb_paper.char_dup_ratio.high=1"]}, "Add it: --with fineweb_paper.char_dup_ratio"),
         ({"bounds": ["language.low=0.2"]}, "did you mean 'language.wanted'?"),
+        ({"bounds": ["c4.sentences.low=1", "c4.sentences.low=1"]}, "c4.sentences.low is set twice"),
+        ({"added": 2 * ["fineweb_paper.char_dup_ratio"]}, "fineweb_paper.char_dup_ratio is added twice"),
         ({"without": ["c4.curly_brackt"]}, "did you mean 'c4.curly_bracket'?"),
         ({"without": ["c4.sentences"], "bounds": ["c4.sentences.low=1"]}, "take one of them"),
         ({"added": ["c4.sentences"]}, "is a rule of this run already"),
@@ -200,7 +202,7 @@ def test_the_command_prints_and_gives_it_as_data(made: Finished, monkeypatch, ca
         said["after"]["documents"]
         == said["before"]["documents"] + said["gained"]["documents"] - said["lost"]["documents"]
     )
-    typed(monkeypatch, *asked, "--show", "1")
+    typed(monkeypatch, *asked, "--show", "1", "--workers", "2")
     shown = capsys.readouterr().out
     for words in (
         "kept now",
