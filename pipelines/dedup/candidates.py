@@ -3,7 +3,7 @@
 In: rows of (hash, order, document), in any sequence; rows of one hash are a bucket, a document's rows have one order.
 Out: pairs (first, second) of documents that share a bucket, the first preferred by (order, document). Rows may be those
 of one range of hashes: a bucket lies in one range. A pair of several buckets comes once from one call, and again from
-the next range: `distinct_pairs` merges. Memory is about 30 bytes a row and what is returned.
+the next range: `distinct_pairs` merges. Memory is 25 to 50 bytes a row, pairs included, where buckets are small.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ BANDS = pa.schema([("hash", pa.uint64()), ("row", pa.uint32()), ("order", pa.uin
 """And `values`, the minima of the band, where datatrove's sequence of pairs is asked for: it hangs on them."""
 FILES = {"url": "urls", "text": "texts", "twin": "twins"}
 """The file of each exact method."""
-GROUP_ROWS = 1 << 17
+HASHES = {"hash", "high", "low", "values", "sketch", "key"}
+GROUP_ROWS = 1 << 14
 """Rows in a group of a sorted file: what is read too much at each end of a range."""
 
 
@@ -250,12 +251,12 @@ class Fingerprints:
 
 
 def write_sorted(path: Path, table: pa.Table) -> None:
-    """Write rows in groups of `GROUP_ROWS` whose statistics say their range. Hashes do not compress: lz4 is cheap."""
+    """Write rows in groups of `GROUP_ROWS` whose statistics say their range. Hashes are not compressed: they cannot be."""
     pq.write_table(
         table,
         path,
         row_group_size=GROUP_ROWS,
-        compression="lz4",
+        compression={name: "none" if name in HASHES else "lz4" for name in table.schema.names},
         use_dictionary=[name for name in ("domain", "method") if name in table.schema.names],
         write_statistics=True,
         store_schema=True,

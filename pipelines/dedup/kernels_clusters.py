@@ -202,6 +202,38 @@ def agreeing(left: Sketches, right: Sketches, first: Documents, second: Document
 
 
 @compiled
+def cells_of(documents: Documents, shift: np.uint64, cells: Counts) -> None:
+    """Where the sorted documents of each cell begin, those of equal (document - the least) >> shift, and their end."""
+    at = 0
+    for cell in range(len(cells) - 1):
+        while at < len(documents) and np.int64(np.uint64(documents[at] - documents[0]) >> shift) < cell:
+            at += 1
+        cells[cell] = at
+    cells[len(cells) - 1] = len(documents)
+
+
+@compiled
+def placed(wanted: Documents, documents: Documents, shift: np.uint64, cells: Counts, places: Documents) -> int:
+    """Where each wanted document is, by bisection within its cell; return the first that is not there, or their number.
+
+    All of them lie between the first document and the last.
+    """
+    for index in range(len(wanted)):
+        cell = np.int64(np.uint64(wanted[index] - documents[0]) >> shift)
+        low, high = cells[cell], cells[cell + 1]
+        while low < high:
+            middle = (low + high) // 2
+            if documents[middle] < wanted[index]:
+                low = middle + 1
+            else:
+                high = middle
+        if documents[low] != wanted[index]:
+            return index
+        places[index] = low
+    return len(wanted)
+
+
+@compiled
 def fallen(first: Documents, second: Documents, matches: Sketches, representatives: Documents, best: Sketches) -> int:
     """Greedy choice over edges sorted by `second`: return the first edge that is out of order, or how many there are.
 

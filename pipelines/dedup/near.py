@@ -19,6 +19,7 @@ from pipelines.dedup.survivors import (
     Survivors,
     components,
     contested,
+    contested_in_components,
     greedy,
     places_of,
     preferred,
@@ -79,10 +80,11 @@ def chosen(near: NearDuplicates, edges: Edges, orders: tuple[Hashes, Hashes], un
     order = np.empty(len(documents), np.uint64)
     for ends, known in zip((edges.first, edges.second), orders, strict=True):
         order[places_of(ends, documents)] = known
-    equal = contested(edges, *orders)
+    greedily = near.mode == "greedy"
+    equal = contested(edges, *orders) if greedily else contested_in_components(edges, documents, order)
     ids = described(units(), equal, ["id"]).column("id").combine_chunks() if len(equal) else pa.array([], pa.string())
     by_rank = ranks(documents, order, equal, ids)
-    return (greedy if near.mode == "greedy" else preferred)(edges, documents, by_rank)
+    return (greedy if greedily else preferred)(edges, documents, by_rank)
 
 
 def orders_of(edges: Edges, units: Units, before: int) -> tuple[Hashes, Hashes]:
