@@ -251,7 +251,7 @@ class Fingerprints:
 
 
 def write_sorted(path: Path, table: pa.Table) -> None:
-    """Write rows in groups of `GROUP_ROWS` whose statistics say their range. Hashes are not compressed: they cannot be."""
+    """Write rows in groups of `GROUP_ROWS` whose statistics say their range. Hashes do not compress, and are not."""
     pq.write_table(
         table,
         path,
