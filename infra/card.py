@@ -23,6 +23,7 @@ from infra.gate import gate_line
 from infra.look import funnel_rows
 from infra.run import Finished
 from infra.terminal import visible
+from pipelines.dedup.lines import Lines
 from pipelines.dedup.step import Dedup, NearDuplicates
 from pipelines.recipe import EditStep, Language, Recipe, load_recipe, recipe_names
 
@@ -364,6 +365,11 @@ def limits(made: Finished) -> str:
         f"Names, addresses and other personal data stand in the texts wherever they stood on the pages, {unless}.",
         "Nobody looked for the questions of benchmarks in the texts.",
     ]
+    if (lines := made.recipe.step(Lines)) is not None:
+        said.append(
+            f"{code(lines.method)} took out of texts what stood earlier in the same input file; what two files have in "
+            "common is in both."
+        )
     if made.recipe.rules:
         said.append(
             "The rules measure form (lengths, repetition, characters), not truth. They drop some good pages, above all "
@@ -389,6 +395,7 @@ def sources(recipe: Recipe) -> str:
     places: dict[tuple[str, str], list[str]] = {}
     papers = [rule.paper for rule in recipe.rules]
     papers += [step.value.edit.paper for step in recipe.steps if isinstance(step.value, EditStep)]
+    papers += [lines.paper] if (lines := recipe.step(Lines)) is not None else []
     papers += [MINHASH] if (dedup := recipe.step(Dedup)) is not None and dedup.minhash is not None else []
     for paper in dict.fromkeys(papers):
         places.setdefault((paper.title, paper.url), []).append(paper.where)

@@ -16,7 +16,7 @@ from infra.dedup import earlier_run
 from infra.demo_crawl import build_demo_crawl
 from infra.finish import finish_stage
 from infra.look import rows_of, slices_of
-from infra.plan import TASK_BYTES, Plan, make_plan
+from infra.plan import TASK_BYTES, Plan, make_plan, whole
 from infra.progress import Progress, clock_time
 from infra.rollup import TaskOutcome, with_retries
 from infra.run import Finished, pack_and_publish, read_run, run_plan
@@ -26,11 +26,12 @@ from infra.stored import Store
 from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
 from pipelines.accounts import Accounts
 from pipelines.decide import Decider, check_here
+from pipelines.dedup.lines import Lines
 from pipelines.dedup.step import Dedup
 from pipelines.langid import labels
 from pipelines.process import TaskOptions
 from pipelines.read import read_slice
-from pipelines.recipe import Language, Recipe, known, load_recipe
+from pipelines.recipe import Extract, Language, Recipe, known, load_recipe
 from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER, read_table
 from pipelines.sources import cut
@@ -214,9 +215,11 @@ def estimate(
     seen = Accounts()
     seconds, measured = 0.0, 0
     with Decider(recipe) as decider:
-        decider.decide([Page(**WARM_PAGE)])  # loads models, lists and kernels outside the clock
+        warm = WARM_PAGE | {"is_html": recipe.step(Extract) is not None}
+        decider.decide([Page(**warm)])  # loads models, lists and kernels outside the clock
         for one in chosen:
             started = time.monotonic()
+            decider.begin_file(one.source.path)
             events = list(until_pages(read_slice(one, recipe.read.options()), each))
             found = [event for event in events if isinstance(event, Page)]
             decided = decider.decide(found)
@@ -231,8 +234,12 @@ def estimate(
                 characters=sum(len(decided.text[index]) for index in decided.kept),
             )
     read = [replace(one.source, size=one.end - one.start) for one in slices]
-    tasks = len(cut(read, task_bytes, lambda source: range(task_bytes, source.size, task_bytes)))
-    return scaled(planned, tasks, seen, seconds / max(1, measured), workers or os.cpu_count() or 1)
+    lines = recipe.step(Lines)
+    cuts = whole if lines is not None else lambda source: range(task_bytes, source.size, task_bytes)
+    said = scaled(
+        planned, len(cut(read, task_bytes, cuts)), seen, seconds / max(1, measured), workers or os.cpu_count() or 1
+    )
+    return said if lines is None else {**said, "window_bytes_per_worker": lines.memory}
 
 
 SAMPLED_SLICES = 8
@@ -310,10 +317,11 @@ def retry_quarantined(
 ) -> Finished:
     """Decide the quarantined documents of a run again under these limits, and pack and publish anew.
 
-    Documents that an earlier retry has decided, published or not, are not decided again.
+    Documents that an earlier retry has decided, published or not, are not decided again. Raises InputError where the
+    recipe has a `lines` step.
     """
     store = open_store(out)
-    read_run(store)  # a folder without a run is refused before anything is written there
+    refuse_windows(read_run(store))  # and a folder without a run, before anything is written there
     with (
         Progress(sys.stderr, quiet=quiet) as progress,
         store.locked(take_over=take_over),
@@ -336,6 +344,17 @@ def retry_quarantined(
             allow_quarantined=True,
             allow_emptied=True,
             against=made.against,
+        )
+
+
+def refuse_windows(made: Finished) -> None:
+    """Raise InputError where documents of the run cannot be decided one by one."""
+    if made.recipe.step(Lines) is not None:
+        raise InputError(
+            f"{made.store.url}: the recipe {made.recipe.name} has a step `lines`, and what a document loses depends on "
+            "those before it in its file: single documents cannot be decided again. Write wider `limits` into the "
+            "extract step of a recipe file and run that into another folder, or leave these documents quarantined "
+            "(`gristmill run ... --allow-quarantined`)."
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from filters.errors import InputError
 from infra.stored import Store
 from infra.work import ProcessTask
+from pipelines.dedup.lines import Lines
 from pipelines.process import TaskOptions
 from pipelines.read import ReadOptions, read_slice
 from pipelines.record import Page, Refused, Slice, Source
@@ -48,7 +49,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan for these inputs: with `limit`, for the first that many documents of them only.
 
-    `starts` finds where files larger than `task_bytes` may be cut; by default they are walked here, one by one. Raises
+    `starts` finds where files larger than `task_bytes` may be cut; by default they are walked here, one by one. Where
+    the recipe has a `lines` step no file is cut: what a document loses depends on those before it in its file. Raises
     InputError where nothing is found.
     """
     # What a run wrote is no input of it, not even where --out lies in an input folder.
@@ -57,7 +59,9 @@ def make_plan(
     sources = [one for one in found_sources if not place(one.url).startswith(ours)]
     if not sources:
         raise InputError("no input. Give --input a file, a folder, a glob, a list of paths (*.paths.gz) or a URL.")
-    if starts is None:
+    if options.recipe.step(Lines) is not None:
+        cuts = cut(sources, task_bytes, whole)
+    elif starts is None:
         cuts = cut(sources, task_bytes)
     else:
         found = starts([source for source in sources if source.size > task_bytes])
@@ -66,6 +70,11 @@ def make_plan(
         cuts = limited(cuts, limit, options.recipe.read.options())
     tasks = tuple(ProcessTask(store=store, slices=slices, options=options) for slices in cuts)
     return Plan(sources=tuple(sources), tasks=tasks)
+
+
+def whole(source: Source) -> tuple[int, ...]:
+    """Where a file is cut that must not be: nowhere."""
+    return ()
 
 
 def place(url: str) -> str:

@@ -1,8 +1,9 @@
 """What becomes of a batch of pages: the steps of a recipe, one after the other, each over the documents still in play.
 
 A document leaves at the first step with a rule that it fails: what follows is spared. In annotate mode none leaves:
-every signal is measured on every document that has a text. In both the first rule that fails, in recipe order, is the
-reason, and both keep the same documents.
+every signal is measured on every document that has a text. Where a rule drops a document before a `lines` step, that
+step passes its text by. In both modes the first rule that fails, in recipe order, is the reason, and both keep the same
+documents.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from filters.rule import Family, Measured, Rule, Signals, first_failing
 from filters.tokens import Lexicon
 from pipelines.classifier import Classifier, model_of
 from pipelines.datatrove_filter import Datatrove, verdicts
+from pipelines.dedup import lines
 from pipelines.dedup.fingerprints import hasher_of
+from pipelines.dedup.lines import Lines, Window
 from pipelines.dedup.minhash import Hasher
 from pipelines.dedup.step import Dedup
 from pipelines.extract import Extracted, Parser
@@ -154,6 +157,8 @@ class Decider:
         self._annotate = annotate
         self._others = unnamed(recipe) if all_signals else ()
         self.timing_dependent = False
+        self._window: Window | None = None
+        self._file = ""
         self._lexicon = Lexicon()
         self._texts: list[str] = []
         self._cut: dict[str, TextBatch] = {}
@@ -190,8 +195,14 @@ class Decider:
         """What the recipe's dedup step makes signatures with, its vocabulary warm; None where it wants none."""
         return hasher_of(self.recipe.step(Dedup))
 
+    def begin_file(self, path: str) -> None:
+        """Forget what was met: the pages to come are those of another file. Only a `lines` step asks for it."""
+        self._window, self._file = None, path
+
     def decide(self, pages: Sequence[Page]) -> Decisions:
-        """Return what becomes of each page. What a page does never raises."""
+        """Return what becomes of each page. What a page does never raises. Where the recipe has a `lines` step, pages
+        are the next of their file.
+        """
         batch = Decisions.begin(pages)
         if self.recipe.step(Extract) is None:
             self._take_text(batch)
@@ -209,6 +220,8 @@ class Decider:
                 self._measure(batch, value, view, offset)
             elif isinstance(value, EditStep):
                 self._edit(batch, value, view)
+            elif isinstance(value, Lines):
+                self._remove_lines(batch, value, view, offset)
             elif isinstance(value, Classifier | Pattern):
                 self._judge(batch, value.rules, value.measure(batch.texts), offset, view)
             elif isinstance(value, Datatrove):
@@ -343,6 +356,29 @@ class Decider:
         batch.noticed.update({name: (batch.reached, signal) for name, signal in edited.signals.items()})
         if self._annotate:
             batch.record(edited.signals, view)
+
+    def _remove_lines(self, batch: Decisions, step: Lines, view: str, offset: int) -> None:
+        """Only documents that no rule has dropped enter the window, in annotate mode as in the other. A document that a
+        rule has dropped stays as it is: it lost nothing, and what the method notices is not measured on it.
+        """
+        if self._window is None:
+            self._window = lines.begin(step)
+        places = np.flatnonzero(batch.first[batch.reached] < 0)
+        within = batch.reached[places]
+        if len(places) == len(batch.reached):
+            texts = self._text_batch(batch, step.splitter)
+        else:
+            vocabulary = self._lexicon.vocabulary(words_by_name(step.splitter))
+            texts = TextBatch([batch.text[index] for index in within.tolist()], vocabulary)
+        found = lines.edited(step, self._window, texts, self._file)
+        for index, text in zip(within.tolist(), found.texts, strict=True):
+            batch.text[index] = text
+        read = {rule.signal.name for rule in step.rules}
+        ruled = {name: lines.among(found.signals[name], places, len(batch.reached)) for name in read}
+        if self._annotate:
+            for name in found.signals.keys() - read:
+                batch.measured[column_name(name, view)] = (within, found.signals[name])
+        self._judge(batch, step.rules, ruled, offset, view)
 
     def _ask_datatrove(self, batch: Decisions, step: Datatrove, view: str, offset: int) -> None:
         """A document at which the filter raises is quarantined. A text that it drops stays as it was."""

@@ -5,7 +5,8 @@ Writes `kept.parquet`, `documents.parquet` (a row for every document), `dropped.
 `text.parquet` and `signals.parquet` (a row in each for every document that was not quarantined); rows in the order of
 the input. Where the recipe has a dedup step also what copies are found by (pipelines/dedup/fingerprints.py). Memory is
 bounded by one batch (`BATCH_BYTES` of pages and their texts, or one page), one Parquet row group, the samples of
-dropped documents, and 1 kB of fingerprints for each kept one.
+dropped documents, 1 kB of fingerprints for each kept one, and the window of a `lines` step: with such a step slices
+are whole files, and the window is one file.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ def process(
     read = options.recipe.read.options()
     with Files(folder, options, decider) as files:
         for one in slices:
+            decider.begin_file(one.source.path)
             for events in batches(read_slice(one, read)):
                 accounts = accounts + files.write(one.source.path, events)
                 if report is not None:

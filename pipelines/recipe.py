@@ -1,7 +1,7 @@
 """Recipes: YAML, data only, that say what a corpus is made of. Nothing in a recipe names code, paths of code or
 machines.
 
-A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`, `classifier`, `pattern`,
+A recipe is a list of steps (`url`, `gate`, `extract`, `language`, `rules`, `edit`, `lines`, `classifier`, `pattern`,
 `datatrove`, `dedup`), each a mapping of one key. Names resolve against explicit tuples and installed entry points.
 Every error names file, line and the nearest right name.
 """
@@ -26,14 +26,14 @@ from filters.rule import Family, Rule, Signal, Signals
 from pipelines import yaml_data
 from pipelines.classifier import Classifier
 from pipelines.datatrove_filter import Datatrove
-from pipelines.datatrove_words import PREFIX, datatrove_languages
+from pipelines.dedup.lines import Lines
 from pipelines.dedup.step import Dedup
 from pipelines.entry_points import installed_edits, installed_families
 from pipelines.read import ReadOptions
-from pipelines.recipe_data import Data, Name
+from pipelines.recipe_data import Data, Name, known_words
 from pipelines.recipe_data import known as known
 from pipelines.resources import RESOURCES, resource_sha256
-from pipelines.words import SPLITTERS, word_packages
+from pipelines.words import word_packages
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -229,7 +229,7 @@ class Pattern(Data):
 
 OwnStep = Classifier | Pattern | Datatrove
 """Steps that bring their signal with them: their name is the recipe's, and there may be several."""
-AnyStep = Url | Gate | Extract | Language | Rules | EditStep | OwnStep | Dedup
+AnyStep = Url | Gate | Extract | Language | Rules | EditStep | Lines | OwnStep | Dedup
 
 
 class Step(Data):
@@ -241,6 +241,7 @@ class Step(Data):
     language: Language | None = None
     rules: Rules | None = None
     edit: EditStep | None = None
+    lines: Lines | None = None
     classifier: Classifier | None = None
     pattern: Pattern | None = None
     datatrove: Datatrove | None = None
@@ -274,14 +275,14 @@ class Recipe(Data):
     @model_validator(mode="after")
     def _order_makes_sense(self) -> Self:
         kinds = [type(step.value) for step in self.steps]
-        for kind in (Url, Gate, Extract, Language, Dedup):
+        for kind in (Url, Gate, Extract, Language, Lines, Dedup):
             if kinds.count(kind) > 1:
                 raise ValueError(f"{kind.__name__.lower()} stands {kinds.count(kind)} times; once is enough")
         if Gate in kinds and (Language not in kinds or Extract not in kinds):
             raise ValueError("a gate needs an extract and a language step: it asks for the same languages")
         if Dedup in kinds[:-1]:
             raise ValueError("copies are looked for among the documents that pass the rules: put dedup last")
-        on_text = (Rules, EditStep, Classifier, Pattern, Datatrove)
+        on_text = (Rules, EditStep, Lines, Classifier, Pattern, Datatrove)
         judged = [index for index, kind in enumerate(kinds) if kind in on_text]
         if judged and any(kind not in (*on_text, Dedup) for kind in kinds[judged[0] :]):
             raise ValueError(
@@ -338,9 +339,9 @@ class Recipe(Data):
                 names |= {"google-re2"}
             elif isinstance(value, Datatrove):
                 names |= value.packages
-            elif isinstance(value, Dedup):
-                names |= {"xxhash", "tldextract"}
-            if isinstance(value, Rules | EditStep | Dedup):
+            elif isinstance(value, Lines | Dedup):
+                names |= {"xxhash", "tldextract"} if isinstance(value, Dedup) else {"xxhash"}
+            if isinstance(value, Rules | EditStep | Lines | Dedup):
                 for words in used_words(value):
                     names |= word_packages(words)
             if isinstance(value, Rules | EditStep):
@@ -363,7 +364,11 @@ class Recipe(Data):
             value = step.value
             said: dict[str, Any] = {
                 "step": type(value).__name__,
-                **value.model_dump(exclude=NOT_IDENTITY.get(type(value))),
+                **(
+                    value.identity
+                    if isinstance(value, Lines)
+                    else value.model_dump(exclude=NOT_IDENTITY.get(type(value)))
+                ),
             }
             said["rules"] = [
                 [rule.name, rule.signal.name, rule.signal.revision, rule.low, rule.high, rule.low_open, rule.high_open]
@@ -411,20 +416,14 @@ NOT_IDENTITY: Mapping[type[Data], set[str]] = {
 }
 
 
-def used_words(step: Rules | EditStep | Dedup) -> set[str]:
+def used_words(step: Rules | EditStep | Lines | Dedup) -> set[str]:
     """The word splitters that a step uses: its own, and those that its families or its edit fix."""
+    if isinstance(step, Lines):
+        return {step.splitter}
     if isinstance(step, Dedup):
         return set() if step.minhash is None else {step.minhash.words}
     fixed = {step.edit.words} if isinstance(step, EditStep) else {family.words for family in step.resolved_families}
     return {words or step.words for words in fixed}
-
-
-def known_words(name: str) -> None:
-    """Raise ValueError with the nearest right name unless there is a word splitter of this name."""
-    if name.startswith(PREFIX):
-        known(name.removeprefix(PREFIX), list(datatrove_languages()), "language of datatrove's tokenizers")
-    else:
-        known(name, SPLITTERS, "word splitter")
 
 
 def families() -> tuple[Family, ...]:

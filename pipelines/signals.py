@@ -1,8 +1,9 @@
 """Signals as columns: what was counted for every document, stored beside what became of it.
 
 `signals/` has one row for each document of `text/`, in the same order. A count is uint32, a ratio a struct of its two
-counts `n` and `d`, a score float32; a signal per line is a list of these. Null: not measured, as there was no text. A
-column is named after its signal, and `SIGNAL@VIEW` where it was measured on an edited view of the text.
+counts `n` and `d`, a score float32; a signal per line is a list of these. Null: not measured, as there was no text; or,
+of what a `lines` step notices, as a rule before it dropped the document. A column is named after its signal, and
+`SIGNAL@VIEW` where it was measured on an edited view of the text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from filters import url
 from filters.errors import RecipeError
 from filters.rule import Family, Measured, Rule, Signal
 from pipelines.datatrove_filter import Datatrove
+from pipelines.dedup.lines import Lines
 from pipelines.entry_points import installed_families
 from pipelines.recipe import AnyStep, EditStep, OwnStep, Recipe, Rules, Step, Url, families, step_rules
 from pipelines.schema import KEPT
@@ -99,6 +101,8 @@ def view_made(step: AnyStep) -> str | None:
     """The name of the view that a step makes; None where it leaves texts as they are."""
     if isinstance(step, EditStep):
         return step.name
+    if isinstance(step, Lines):
+        return step.method
     return step.signal.name if isinstance(step, Datatrove) and step.rewrites else None
 
 
@@ -127,6 +131,8 @@ def step_columns(recipe: Recipe) -> Iterator[tuple[SignalColumn, ...]]:
             )
             noticed |= {column.signal.name: column for column in columns}
             yield columns
+        elif isinstance(value, Lines):
+            yield tuple(SignalColumn(signal=signal, view=view, words=value.words or "") for signal in value.notices)
         elif isinstance(value, Rules):
             yield tuple(
                 column for family in value.resolved_families for column in family_columns(family, value, view, noticed)

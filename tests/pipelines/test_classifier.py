@@ -144,12 +144,12 @@ def test_a_relative_model_lies_beside_the_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label:", "lable:", "a.yaml:4: unknown key 'lable' in steps.0.classifier; did you mean 'label'?"),
-        ("sha256: a", "sha256: z", "a.yaml:4: steps.0.classifier.sha256"),
+        ("label:", "lable:", "a.yaml:4: unknown key 'lable' in steps.1.classifier; did you mean 'label'?"),
+        ("sha256: a", "sha256: z", "a.yaml:4: steps.1.classifier.sha256"),
         ("hq.bin", "s3://bucket/hq.bin", "a model is read from a path, not from a URL"),
         ("name: hq", "low: 0.1, above: 0.1, name: hq", "`above` and `low` are both a lower bound"),
         ("name: hq", "low: 0.9, high: 0.1, name: hq", "no score lies above 0.9 and below 0.1"),
-        ("name: hq", "name: h.q", "a.yaml:4: steps.0.classifier.name"),
+        ("name: hq", "name: h.q", "a.yaml:4: steps.1.classifier.name"),
         ("steps:", f"steps:\n  - classifier: {STEP}", "two steps measure classifier.hq"),
     ],
 )

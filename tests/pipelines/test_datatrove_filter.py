@@ -169,7 +169,7 @@ def test_what_a_filter_cannot_fetch_is_no_documents_fault(picky: None) -> None:
 def test_what_cannot_be_is_refused_before_a_run_with_its_line(step: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as error:
         recipe_of(step)
-    assert str(error.value).startswith("a.yaml:6: steps.0.datatrove: ")
+    assert str(error.value).startswith("a.yaml:6: steps.1.datatrove: ")
     assert message in str(error.value)
 
 
