@@ -69,7 +69,7 @@ def funnel_rows(made: Finished) -> list[FunnelRow]:
     rows.append(FunnelRow(stage="documents", reason="", count=accounts.documents, left=rows[-1].left))
     leave("quarantined", dict(sorted(accounts.quarantined.items())))
     leave("dropped", {rule.name: accounts.dropped.get(rule.name, 0) for rule in made.recipe.rules})
-    leave("duplicates", {method: accounts.duplicates.get(method, 0) for method in METHODS})
+    leave("duplicates", dict.fromkeys(METHODS, 0) | dict(sorted(accounts.duplicates.items())))
     rows.append(FunnelRow(stage="kept", reason="", count=accounts.kept, left=rows[-1].left))
     return rows
 

@@ -193,7 +193,7 @@ class Decider:
     @cached_property
     def hasher(self) -> Hasher | None:
         """What the recipe's dedup step makes signatures with, its vocabulary warm; None where it wants none."""
-        return hasher_of(self.recipe.step(Dedup))
+        return hasher_of(self.recipe.step(Dedup), self._lexicon)
 
     def begin_file(self, path: str) -> None:
         """Forget what was met: the pages to come are those of another file. Only a `lines` step asks for it."""

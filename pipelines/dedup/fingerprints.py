@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from filters.tokens import Lexicon
 from pipelines.dedup.candidates import merge_hashes
 from pipelines.dedup.minhash import Hasher, band_hashes, signature_hashes, sketches
 from pipelines.dedup.step import SPEAKS_OF, Dedup, NearDuplicates
@@ -263,8 +264,8 @@ def write_sorted(path: Path, table: pa.Table) -> None:
     )
 
 
-def hasher_of(step: Dedup | None) -> Hasher | None:
-    """The hasher that a step asks for."""
+def hasher_of(step: Dedup | None, lexicon: Lexicon | None = None) -> Hasher | None:
+    """The hasher that a step asks for, on a lexicon that it shares with others where one is given."""
     if step is None or step.minhash is None:
         return None
-    return Hasher(step.minhash.parameters, words_by_name(step.minhash.words))
+    return Hasher(step.minhash.parameters, words_by_name(step.minhash.words), lexicon=lexicon)
