@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from filters import kernels
+from filters import kernels, kernels_lines
 from filters.characters import point_classes
 from filters.rule import Family, Measured, Signals, UInts
 from filters.splitter import WordSplitter
 from filters.tokens import Chunks, TokenCodes, Vocabulary
 
 Counts = npt.NDArray[np.int64]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +37,32 @@ class Lines:
     offsets: Counts
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WordedLines:
+    """Lines of n texts, as `str.splitlines` cuts them, as spans of code points without the white space at their ends.
+
+    Text i has lines offsets[i] to offsets[i + 1]; `words` are their white-space words, `longest` that of most
+    characters.
+    """
+
+    starts: Counts
+    stops: Counts
+    words: Counts
+    longest: Counts
+    offsets: Counts
+
+
+class of_texts(Generic[Found]):  # noqa: N801 (reads as a property does)
+    """A property that hangs on the texts alone: computed once for all that cut them into words."""
+
+    def __init__(self, compute: Callable[[TextBatch], Found]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, batch: TextBatch, owner: type[TextBatch]) -> Found:
+        return batch.once(self.compute)
+
+
 @dataclass(eq=False)
 class TextBatch:
     """The texts of some documents. Every array below has one row per document, in the order of `texts`.
@@ -44,13 +72,27 @@ class TextBatch:
 
     texts: Sequence[str]
     vocabulary: Vocabulary
-    _chunks: Chunks | None = None
+    _found: dict[object, Any] = field(default_factory=dict)
     _words: dict[str, TokenCodes] = field(default_factory=dict)
     _measured: dict[Callable[[TextBatch], Signals], Signals] = field(default_factory=dict)
     _sentences: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def cut_by(self, vocabulary: Vocabulary) -> TextBatch:
+        """The same texts, cut by another splitter of the same lexicon; nothing that is known of them is asked again."""
+        assert vocabulary.lexicon is self.vocabulary.lexicon, "chunks are numbered by one lexicon"
+        return TextBatch(self.texts, vocabulary, self._found, self._words)
+
+    def once(self, compute: Callable[[TextBatch], Found]) -> Found:
+        """What `compute` makes of this batch, computed once. It hangs on the texts alone, not on how `vocabulary` cuts
+        them, and does not hold the batch, which would then outlive its use.
+        """
+        if compute not in self._found:
+            self._found[compute] = compute(self)
+        found: Found = self._found[compute]
+        return found
 
     @property
     def tokens(self) -> TokenCodes:
@@ -86,29 +128,36 @@ class TextBatch:
 
     def _chunked(self) -> Chunks:
         lexicon = self.vocabulary.lexicon
-        if self._chunks is None or self._chunks.generation != lexicon.generation:
-            self._chunks = lexicon.chunked(self.points.values, self.points.offsets)
-        return self._chunks
+        chunks: Chunks | None = self._found.get(Chunks)
+        if chunks is None or chunks.generation != lexicon.generation:
+            chunks = self._found[Chunks] = lexicon.chunked(self.points.values, self.points.offsets)
+        return chunks
 
-    @cached_property
+    @of_texts
     def points(self) -> Points:
         """Code points, lone surrogates among them."""
         offsets = np.concatenate([[0], np.cumsum(self.characters)])
         values = np.frombuffer("".join(self.texts).encode("utf-32-le", "surrogatepass"), np.uint32)
         return Points(values=values, offsets=offsets)
 
-    @cached_property
+    @of_texts
     def lines(self) -> Lines:
         """What lies between line feeds; blank lines stay, and a text without any line feed is one line."""
         starts, ends, offsets = kernels.lines(self.points.values, self.points.offsets)
         return Lines(starts=starts, ends=ends, offsets=offsets)
 
-    @cached_property
+    @of_texts
     def stripped_lines(self) -> Lines:
         """The same lines without white space at their ends."""
         lines = self.lines
         starts, ends = kernels.stripped(self.points.values, lines.starts, lines.ends, point_classes())
         return Lines(starts=starts, ends=ends, offsets=lines.offsets)
+
+    @of_texts
+    def worded_lines(self) -> WordedLines:
+        """The lines of `split_lines`, blank ones too."""
+        starts, stops, words, longest, offsets = kernels_lines.worded_lines(self.points.values, self.points.offsets)
+        return WordedLines(starts=starts, stops=stops, words=words, longest=longest, offsets=offsets)
 
     @cached_property
     def word_total(self) -> Counts:
@@ -129,41 +178,44 @@ class TextBatch:
         of = self.tokens
         return kernels.word_counts(of.codes, of.offsets, of.length, of.flags, np.uint16(symbol))
 
-    @cached_property
+    @of_texts
     def characters(self) -> Counts:
         """Code points."""
         return integers(map(len, self.texts))
 
-    @cached_property
+    @of_texts
     def newlines(self) -> Counts:
         """Line feeds."""
         return self.occurrences("\n")
 
     def occurrences(self, part: str) -> Counts:
         """How often `part` occurs, without overlap."""
-        return integers(text.count(part) for text in self.texts)
+        if part not in self._found:
+            self._found[part] = integers(text.count(part) for text in self.texts)
+        found: Counts = self._found[part]
+        return found
 
-    @cached_property
+    @of_texts
     def split_lines(self) -> list[list[str]]:
         """Lines as `str.splitlines` cuts them: at line feeds, form feeds, U+2028 and others; blank ones stay."""
         return [text.splitlines() for text in self.texts]
 
-    @cached_property
+    @of_texts
     def newline_lines(self) -> list[list[str]]:
         """What lies between line feeds; blank lines stay."""
         return [text.split("\n") for text in self.texts]
 
-    @cached_property
+    @of_texts
     def filled_lines(self) -> list[list[str]]:
         """What lies between line feeds and is not white space alone."""
         return [[line for line in lines if line and not line.isspace()] for lines in self.newline_lines]
 
-    @cached_property
+    @of_texts
     def line_runs(self) -> list[list[str]]:
         """What lies between runs of line feeds."""
         return [between_runs(lines) for lines in self.newline_lines]
 
-    @cached_property
+    @of_texts
     def paragraphs(self) -> list[list[str]]:
         """What lies between runs of at least two line feeds, white space at the text's ends removed."""
         return [split_paragraphs(text.strip()) for text in self.texts]

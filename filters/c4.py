@@ -8,15 +8,17 @@ order, give the same first reason. With a rule left out, text and signals are th
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from filters.edit import Edit, Edited
-from filters.rule import Family, Paper, Rule, Signal, Signals
+from filters.rule import Bools, Family, Paper, Rule, Signal, Signals
 
 if TYPE_CHECKING:
-    from filters.batch import TextBatch
+    from filters.batch import Counts, TextBatch
 
 C4 = Paper(
     title="Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
@@ -54,70 +56,115 @@ SENTENCES = line_signal("sentences", "sentences in the lines kept")
 PHRASE_KINDS = (SCRIPT, POLICY, KEPT, LOREM_FIRST, BRACKETS, LOREM)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """Which phrases a text holds, citations aside: what occurs nowhere need not be looked for in its lines."""
+
+    lorem: bool
+    script: bool
+    policies: tuple[str, ...]
+    bracket: bool
+    cited: bool
+
+
+def suspicions(batch: TextBatch) -> list[Suspicion]:
+    """What each text is suspected of; nothing at all, for the most part."""
+    found = []
+    for text in batch.texts:
+        low = without_citations(text).lower()
+        found.append(
+            Suspicion(
+                lorem=LOREM_IPSUM in low,
+                script=JAVASCRIPT in low,
+                policies=with_any(POLICIES, low),
+                bracket="{" in text,
+                cited="[" in text,
+            )
+        )
+    return found
+
+
 def with_any(parts: tuple[str, ...], text: str) -> tuple[str, ...]:
     """Those of `parts` that occur in the text."""
     return tuple(part for part in parts if part in text)
 
 
-def kept_lines(lines: list[str], text: str) -> tuple[list[str], dict[str, int]]:
-    """Return which lines of `text` stay, without citations, and how many there were of each of PHRASE_KINDS.
+def without_citations(text: str) -> str:
+    """The text without "[1]", "[edit]" and "[citation needed]"."""
+    return CITATION.sub("", text) if "[" in text else text
 
-    `lines` are those that have words enough and none too long, without white space at their ends.
-    """
-    cited = "[" in text
-    lowered = (CITATION.sub("", text) if cited else text).lower()
-    # What occurs nowhere in the document need not be looked for in its lines: most documents have none of it.
-    lorem_somewhere, script_somewhere = LOREM_IPSUM in lowered, JAVASCRIPT in lowered
-    policies = with_any(POLICIES, lowered)
-    suspect = lorem_somewhere or script_somewhere or bool(policies)
-    kinds = dict.fromkeys((signal.name for signal in PHRASE_KINDS), 0)
-    if not (suspect or cited or "{" in text):
-        kinds[KEPT.name] = len(lines)
+
+def kept_lines(lines: list[str], of: Suspicion) -> tuple[list[str], dict[str, int]]:
+    """Return which lines of a text stay, and how many there were of each of PHRASE_KINDS, without the family's name."""
+    kinds = dict.fromkeys((signal.name.removeprefix("c4.") for signal in PHRASE_KINDS), 0)
+    suspect = of.lorem or of.script or bool(of.policies)
+    if not (suspect or of.bracket):
+        kinds["lines_kept"] = len(lines)
         return lines, kinds
     kept: list[str] = []
     for line in lines:
-        if "[" in line:
-            line = CITATION.sub("", line)
         low = line.lower() if suspect else ""
-        if lorem_somewhere and LOREM_IPSUM in low:
-            kinds[LOREM.name] += 1
-            kinds[LOREM_FIRST.name] += not kinds[BRACKETS.name]
-        if script_somewhere and JAVASCRIPT in low:
-            kinds[SCRIPT.name] += 1
+        if of.lorem and LOREM_IPSUM in low:
+            kinds["lorem_ipsum"] += 1
+            kinds["lorem_ipsum_first"] += not kinds["curly_bracket"]
+        if of.script and JAVASCRIPT in low:
+            kinds["lines_javascript"] += 1
             continue
-        if "{" in line:
-            kinds[BRACKETS.name] += 1
-        if policies and with_any(policies, low):
-            kinds[POLICY.name] += 1
+        kinds["curly_bracket"] += "{" in line
+        if of.policies and with_any(of.policies, low):
+            kinds["lines_policy"] += 1
             continue
         kept.append(line)
-    kinds[KEPT.name] = len(kept)
+    kinds["lines_kept"] = len(kept)
     return kept, kinds
+
+
+def chosen_lines(batch: TextBatch, chosen: Bools) -> list[list[str]]:
+    """Of each text those of its lines that are chosen, without white space at their ends."""
+    every = list(chain.from_iterable(batch.split_lines))
+    places = np.flatnonzero(chosen)
+    lines = [every[place].strip() for place in places.tolist()]
+    bounds = np.searchsorted(places, batch.worded_lines.offsets).tolist()
+    return [lines[first:last] for first, last in pairwise(bounds)]
+
+
+def per_text(batch: TextBatch, chosen: Bools) -> Counts:
+    """How many of `batch.worded_lines` are chosen."""
+    from filters import kernels_lines
+
+    return kernels_lines.summed_by_text(chosen.astype(np.int64), batch.worded_lines.offsets)
+
+
+def without_phrases(batch: TextBatch, lines: list[list[str]], family: str) -> Edited:
+    """Drop lines for their phrases; the signals are PHRASE_KINDS and SENTENCES in the name of `family`.
+
+    `lines` are those of each text of which nothing else is to be said, without citations.
+    """
+    from filters import kernels_lines
+    from filters.batch import counted, integers
+
+    found = [kept_lines(some, of) for some, of in zip(lines, batch.once(suspicions), strict=True)]
+    per_line = batch.sentences([line for kept, _ in found for line in kept])
+    ends = np.cumsum([0, *(len(kept) for kept, _ in found)], dtype=np.int64)
+    kinds = (signal.name.removeprefix("c4.") for signal in PHRASE_KINDS)
+    signals = {f"{family}.{kind}": counted(integers(kinds[kind] for _, kinds in found)) for kind in kinds}
+    signals[f"{family}.sentences"] = counted(kernels_lines.summed_by_text(per_line, ends))
+    return Edited(texts=["\n".join(kept).strip() for kept, _ in found], signals=signals)
 
 
 def clean_lines(batch: TextBatch) -> Edited:
     """Drop lines that are no prose and strip citations; count what was met and the sentences that are left."""
-    from filters import kernels_lines
-    from filters.batch import counted, integers
+    from filters.batch import counted
 
-    points = batch.points
-    starts, stops, words, longest, lines = kernels_lines.worded_lines(points.values, points.offsets)
-    long = longest > LONGEST_WORD
-    short = (words < FEWEST_WORDS) & ~long
-    prose = np.flatnonzero(~long & ~short)
-    spans = list(zip(starts[prose].tolist(), stops[prose].tolist(), strict=True))
-    first = np.searchsorted(prose, lines).tolist()
-    cleaned = [
-        kept_lines([text[start - base : stop - base] for start, stop in spans[first[at] : first[at + 1]]], text)
-        for at, (text, base) in enumerate(zip(batch.texts, points.offsets.tolist(), strict=False))
-    ]
-    per_line = batch.sentences([line for kept, _ in cleaned for line in kept])
-    signals = {signal.name: counted(integers(kinds[signal.name] for _, kinds in cleaned)) for signal in PHRASE_KINDS}
-    for signal, kind in ((TOO_LONG_WORD, long), (TOO_FEW_WORDS, short)):
-        signals[signal.name] = counted(kernels_lines.summed_by_text(kind.astype(np.int64), lines))
-    ends = np.cumsum([0, *(len(kept) for kept, _ in cleaned)], dtype=np.int64)
-    signals[SENTENCES.name] = counted(kernels_lines.summed_by_text(per_line, ends))
-    return Edited(texts=["\n".join(kept).strip() for kept, _ in cleaned], signals=signals)
+    long = batch.worded_lines.longest > LONGEST_WORD
+    short = (batch.worded_lines.words < FEWEST_WORDS) & ~long
+    lines = chosen_lines(batch, ~(long | short))
+    for at, of in enumerate(batch.once(suspicions)):
+        if of.cited:
+            lines[at] = list(map(without_citations, lines[at]))
+    edited = without_phrases(batch, lines, "c4")
+    noticed = {TOO_LONG_WORD.name: counted(per_text(batch, long)), TOO_FEW_WORDS.name: counted(per_text(batch, short))}
+    return replace(edited, signals={**noticed, **edited.signals})
 
 
 def measured(batch: TextBatch) -> Signals:

@@ -26,7 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filters.c4 import C4, CITATION, JAVASCRIPT, LOREM_IPSUM, POLICIES, with_any
+import numpy as np
+import numpy.typing as npt
+
+from filters.c4 import C4, chosen_lines, per_text, without_citations, without_phrases
 from filters.edit import Edit, Edited
 from filters.rule import Family, Paper, Rule, Signal, Signals
 
@@ -76,14 +79,30 @@ KINDS = {
     "lorem_ipsum": "lines with 'lorem ipsum' that were not dropped before",
     "sentences": "sentences in the lines kept",
 }
+SHAPES = ("lines_too_long_word", "lines_no_end_mark", "lines_too_few_words")
+"""Those of KINDS for which lines go by their shape; of several the first counts."""
+DOT = ord(".")
 T5 = LineLimits(name="c4_t5", fewest_words=5, marks=(".", "?", "!", '"'), ellipses=False, longest_word=1000)
 AS_WRITTEN = LineLimits(
     name="c4_paper", fewest_words=3, marks=(".", "?", "!", '"', "\u201d"), ellipses=True, longest_word=None
 )
 
 
+def shapes(batch: TextBatch, limits: LineLimits) -> npt.NDArray[np.int64]:
+    """Why each of `batch.worded_lines` goes for its shape, as a place in SHAPES; len(SHAPES) where it stays."""
+    of, points = batch.worded_lines, batch.points.values
+    last = [points.take(of.stops - back, mode="clip") for back in (1, 2, 3)]
+    ended = np.isin(last[0], [ord(mark) for mark in limits.marks]) & (of.words > 0)
+    if not limits.ellipses:
+        ended &= ~((of.stops - of.starts >= 3) & (last[0] == DOT) & (last[1] == DOT) & (last[2] == DOT))
+    long = of.longest > (np.inf if limits.longest_word is None else limits.longest_word)
+    faults = (long, ~ended, of.words < limits.fewest_words)
+    first: npt.NDArray[np.int64] = np.argmax([*faults, np.ones(len(long), np.bool_)], axis=0)
+    return first
+
+
 def shape_kind(line: str, limits: LineLimits) -> str | None:
-    """Why a line without citations goes for its shape; None where it stays."""
+    """Why a line goes for its shape that citations were taken out of; None where it stays."""
     if not line.endswith(limits.marks) or (not limits.ellipses and line.endswith("...")):
         return "lines_no_end_mark"
     if len(line.split(None, limits.fewest_words - 1)) < limits.fewest_words:
@@ -91,55 +110,31 @@ def shape_kind(line: str, limits: LineLimits) -> str | None:
     return None
 
 
-def kept_lines(lines: list[str], text: str, limits: LineLimits) -> tuple[list[str], dict[str, int]]:
-    """Return the lines of `text` that stay, without citations, and how many there were of each of KINDS."""
-    lowered = (CITATION.sub("", text) if "[" in text else text).lower()
-    # What occurs nowhere in the document need not be looked for in its lines: most documents have none of it.
-    lorem, script, policies = LOREM_IPSUM in lowered, JAVASCRIPT in lowered, with_any(POLICIES, lowered)
-    suspect = lorem or script or bool(policies)
-    longest = limits.longest_word
-    kinds = dict.fromkeys(KINDS, 0)
-    kept: list[str] = []
-    for raw in lines:
-        line = raw.strip()
-        if longest is not None and len(line) > longest and max(map(len, line.split())) > longest:
-            kinds["lines_too_long_word"] += 1
-            continue
-        if "[" in line:
-            line = CITATION.sub("", line)
-        kind = shape_kind(line, limits)
-        if kind is not None:
-            kinds[kind] += 1
-            continue
-        low = line.lower() if suspect else ""
-        if lorem and LOREM_IPSUM in low:
-            kinds["lorem_ipsum"] += 1
-            kinds["lorem_ipsum_first"] += not kinds["curly_bracket"]
-        if script and JAVASCRIPT in low:
-            kinds["lines_javascript"] += 1
-            continue
-        kinds["curly_bracket"] += "{" in line
-        if policies and with_any(policies, low):
-            kinds["lines_policy"] += 1
-            continue
-        kept.append(line)
-    kinds["characters"], kinds["lines_kept"] = len(text), len(kept)
-    return kept, kinds
-
-
 def cleaned(batch: TextBatch, limits: LineLimits) -> Edited:
     """Drop lines that are no prose and strip citations; count what was met and the sentences that are left."""
-    import numpy as np
+    from filters.batch import counted
 
-    from filters.batch import counted, integers
-
-    found = [kept_lines(lines, text, limits) for lines, text in zip(batch.split_lines, batch.texts, strict=True)]
-    sums = np.concatenate([[0], np.cumsum(batch.sentences([line for lines, _ in found for line in lines]))])
-    ends = np.cumsum([0, *(len(lines) for lines, _ in found)])
-    of = {signal.name.split(".")[1]: signal.name for signal in limits.signals}
-    signals = {of[kind]: counted(integers(kinds[kind] for _, kinds in found)) for kind in KINDS if kind != "sentences"}
-    signals[of["sentences"]] = counted(sums[ends[1:]] - sums[ends[:-1]])
-    return Edited(texts=["\n".join(lines).strip() for lines, _ in found], signals=signals)
+    points, of, shape = batch.points.values, batch.worded_lines, shapes(batch, limits)
+    # What is left of a line without its citations decides, unless a word of it was too long before.
+    cited = np.searchsorted(of.stops, np.flatnonzero(points == ord("[")), side="right")
+    shape[cited[shape[cited] > 0]] = len(SHAPES)
+    gone = {kind: per_text(batch, shape == at) for at, kind in enumerate(SHAPES)}
+    lines = chosen_lines(batch, shape == len(SHAPES))
+    for text in np.unique(np.searchsorted(of.offsets, cited, side="right") - 1).tolist():
+        left = []
+        for line in lines[text]:
+            rest = without_citations(line)
+            kind = shape_kind(rest, limits) if "[" in line else None
+            if kind is None:
+                left.append(rest)
+            else:
+                gone[kind][text] += 1
+        lines[text] = left
+    edited = without_phrases(batch, lines, limits.name)
+    noticed = {
+        f"{limits.name}.{kind}": counted(count) for kind, count in (("characters", batch.characters), *gone.items())
+    }
+    return Edited(texts=edited.texts, signals={**noticed, **edited.signals})
 
 
 def t5_lines(batch: TextBatch) -> Edited:

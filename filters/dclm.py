@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
+from filters.refinedweb import fasttext_words
 from filters.rule import Family, Paper, Signal, Signals, rule_of
 from filters.splitter import LENGTH, Feature
-from filters.splitters_words import UAX29_FIRST, WHITESPACE
+from filters.splitters_words import UAX29, WHITESPACE
 from filters.token_flags import GOPHER_STOP_WORDS
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def stop_word(words: Sequence[str]) -> list[bool]:
 
 
 STOP_WORD = Feature(name="stop_word_any_case", dtype=np.uint8, of=stop_word)
+
+
+BEGINS = Feature(name="begins_alnum", dtype=np.uint8, of=lambda words: [word[0].isalnum() for word in words])
 
 
 def ratio_signal(name: str, says: str) -> Signal:
@@ -95,17 +99,16 @@ def symbol_counts(batch: TextBatch) -> Counts:
 
 def measured_words(batch: TextBatch) -> Signals:
     """What the words tell one by one."""
-    from filters import kernels, kernels_words
+    from filters import kernels
     from filters.batch import counted, ratio
-    from filters.characters import point_classes
 
-    words, points = batch.words(WHITESPACE), batch.points
+    words = batch.words(WHITESPACE)
     total = np.diff(words.offsets)
     lettered = kernels.summed(words.codes, words.offsets, words.feature(WITH_LETTER))
     return {
-        WORDS.name: counted(kernels_words.fasttext_words(points.values, points.offsets, point_classes())),
+        WORDS.name: counted(batch.once(fasttext_words)),
         MEAN.name: ratio(kernels.summed(words.codes, words.offsets, words.feature(LENGTH)), total),
-        SYMBOL_RATIO.name: ratio(symbol_counts(batch), total),
+        SYMBOL_RATIO.name: ratio(batch.once(symbol_counts), total),
         NO_ALPHA.name: ratio(total - lettered, total),
         STOP_WORDS.name: counted(kernels.summed(words.codes, words.offsets, words.feature(STOP_WORD))),
     }
@@ -141,7 +144,7 @@ def measured_grams(batch: TextBatch) -> Signals:
     from filters import kernels, kernels_repeats
     from filters.batch import ratio
 
-    words = batch.words(UAX29_FIRST)
+    words = batch.words(UAX29).only(BEGINS)
     characters = kernels.summed(words.codes, words.offsets, words.feature(LENGTH))
     characters = np.where(batch.characters > 0, np.maximum(characters, 1), 0)
     grams = kernels_repeats.repeated_ngrams(words.codes, words.offsets, words.length)

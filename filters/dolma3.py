@@ -30,7 +30,7 @@ import numpy.typing as npt
 from filters.dclm import BULLETS, STOP_WORD, symbol_counts
 from filters.dolma import DUPLICATE_GRAMS, TOP_GRAMS, WITH_LETTER
 from filters.edit import Edit, Edited
-from filters.refinedweb import Corrected, Reading, code_points, corrected, notices
+from filters.refinedweb import Reading, corrected, notices
 from filters.rule import Family, Paper, Rule, Signal, Signals, rule_of
 from filters.splitter import Feature
 from filters.splitters_words import UAX29, WHITESPACE
@@ -48,13 +48,12 @@ PAPER = Paper(
 BYTES = Feature(
     name="utf8_length", dtype=np.int32, of=lambda words: [len(word.encode("utf-8", "surrogatepass")) for word in words]
 )
-PHRASES = ("items in cart", "Read more", "Sign-in")
 CUTS = (
-    (re.compile(r"\s?items in cart\s?"), " "),
-    (re.compile(r"\s?Read more...$"), ""),
-    (re.compile(r"^Sign-in\s?"), ""),
+    ("items in cart", re.compile(r"\s?items in cart\s?"), " "),
+    ("Read more", re.compile(r"\s?Read more...$"), ""),
+    ("Sign-in", re.compile(r"^Sign-in\s?"), ""),
 )
-MANY_LINE_FEEDS = re.compile(r"\n{3,}")
+PHRASES = tuple(phrase for phrase, _, _ in CUTS)
 
 
 def ratio_signal(name: str, says: str) -> Signal:
@@ -112,7 +111,7 @@ def measured_words(batch: TextBatch) -> Signals:
         CHARACTERS.name: counted(batch.characters),
         WORDS.name: counted(page_words(batch)),
         MEAN.name: ratio(kernels.summed(words.codes, words.offsets, words.feature(BYTES)), total),
-        SYMBOL_RATIO.name: ratio(symbol_counts(batch), symbol_words),
+        SYMBOL_RATIO.name: ratio(batch.once(symbol_counts), symbol_words),
         NO_ALPHA.name: ratio(total - lettered, np.where(total == 1, 0, total)),
         STOP_WORDS.name: counted(kernels.summed(words.codes, words.offsets, words.feature(STOP_WORD))),
     }
@@ -193,6 +192,14 @@ QUALITY = Family(
 )
 
 
+def two_line_feeds(text: str) -> str:
+    """The text with at most two line feeds in a row."""
+    if "\n\n\n" not in text:
+        return text
+    first, *between, last = text.split("\n\n")
+    return "\n\n".join([first, *filter(None, (part.lstrip("\n") for part in between)), last.lstrip("\n")])
+
+
 def rust_lines(text: str) -> list[str]:
     """What Rust's `str::lines` gives: no empty line after the last line feed, no carriage return before one."""
     *lines, last = text.split("\n")
@@ -203,42 +210,33 @@ def rust_lines(text: str) -> list[str]:
 def without_phrases(text: str, any_phrase: bool) -> tuple[str, int]:
     """Return the text without PHRASES and with at most two line feeds in a row, and how many lines a phrase changed."""
     changed = 0
-    for cut, instead in CUTS:
+    for phrase, cut, instead in CUTS:
         if not any_phrase and "\r" not in text:
             text = text.removesuffix("\n")
             continue
         lines = []
         for line in rust_lines(text):
-            left = cut.sub(instead, line) if any_phrase else line
+            left = cut.sub(instead, line) if phrase in line else line
             changed += left != line
             if not line or (left and not left.isspace()):
                 lines.append(left)
         text = "\n".join(lines)
-    return MANY_LINE_FEEDS.sub("\n\n", text), changed
+    return two_line_feeds(text), changed
 
 
-def uax29_words(before: Counts, batch: TextBatch, made: Corrected) -> tuple[Counts, Counts]:
-    """Return `before`, the words of UAX #29 of each text, and how many are left.
-
-    A line feed parts words, so the lines that went took just their own.
-    """
+def uax29_words_in(values: npt.NDArray[np.uint32], starts: Counts, ends: Counts) -> Counts:
+    """The words of UAX #29 in spans of code points."""
     from filters import kernels_words
     from filters.characters import point_classes
     from filters.word_break import word_break_classes
 
-    def total(values: npt.NDArray[np.uint32], starts: Counts, ends: Counts) -> Counts:
-        return kernels_words.word_totals(values, starts, ends, word_break_classes(), point_classes())
-
-    points, lines, gone = batch.points, batch.lines, np.array(made.gone, np.int64)
-    document = np.searchsorted(lines.offsets, gone, side="right") - 1
-    taken = total(points.values, lines.starts[gone], lines.ends[gone])
-    after = before - np.bincount(document, taken, len(batch)).astype(np.int64)
-    values, offsets = code_points([made.texts[at] for at in made.cut])
-    after[made.cut] = total(values, offsets[:-1], offsets[1:])
-    return before, after
+    return kernels_words.word_totals(values, starts, ends, word_break_classes(), point_classes())
 
 
 FAMILY = "dolma3_lines"
+RUST = Reading(
+    family=FAMILY, rust=True, phrases=PHRASES, any_case=False, finished=without_phrases, words=uax29_words_in
+)
 NOTICES = notices(FAMILY)
 
 
@@ -246,17 +244,9 @@ def corrected_lines(batch: TextBatch) -> Edited:
     """Drop and shorten lines as datamap-rs does, runs of line feeds reduced to two before and after."""
     from filters.batch import TextBatch
 
-    reading = Reading(
-        family=FAMILY,
-        rust=True,
-        phrases=PHRASES,
-        any_case=False,
-        finished=without_phrases,
-        words=partial(uax29_words, np.diff(batch.words(UAX29).offsets)),
-    )
-    texts = [MANY_LINE_FEEDS.sub("\n\n", text) if "\n\n\n" in text else text for text in batch.texts]
+    texts = list(map(two_line_feeds, batch.texts))
     same = all(map(is_, texts, batch.texts))
-    return corrected(batch if same else TextBatch(texts, batch.vocabulary), reading)
+    return corrected(batch if same else TextBatch(texts, batch.vocabulary), RUST, np.diff(batch.words(UAX29).offsets))
 
 
 def measured_removal(batch: TextBatch) -> Signals:

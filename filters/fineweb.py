@@ -50,12 +50,19 @@ SHORT_2024_04 = Signal(
 )
 
 
+def repeated_characters(batch: TextBatch) -> Counts:
+    """Characters in lines equal to an earlier one."""
+    from filters.batch import duplicates
+
+    return duplicates(batch.filled_lines)[1]
+
+
 def measured_repeats(batch: TextBatch) -> dict[str, Measured]:
     """The signals that all versions measure alike."""
-    from filters.batch import duplicates, ratio
+    from filters.batch import ratio
 
     return {
-        DUPLICATE.name: ratio(duplicates(batch.filled_lines)[1], batch.characters - batch.newlines),
+        DUPLICATE.name: ratio(batch.once(repeated_characters), batch.characters - batch.newlines),
         NEWLINES.name: ratio(batch.newlines, batch.word_total),
     }
 

@@ -137,18 +137,15 @@ def family(language: str, of: Thresholds) -> Family:
     """The rules of one language, as a family; `language` is FineWeb-2's name for it, such as fra_Latn."""
     judged = rules(language, of)
     signal = stop_word_signal(language)
-    members = {word: place for place, word in enumerate(dict.fromkeys(of.stopwords), start=1)}
+    stop_words = tuple(dict.fromkeys(of.stopwords))
 
     def measured(batch: TextBatch) -> Signals:
-        import numpy as np
-
         from filters.batch import counted
         from filters.kernels_fineweb2 import distinct_members
-        from filters.splitter import Feature
 
-        member = Feature(name=signal.name, dtype=np.uint16, of=lambda some: [members.get(word, 0) for word in some])
         tokens = batch.tokens
-        found = distinct_members(tokens.codes, tokens.offsets, tokens.feature(member), len(members))
+        places = tokens.table.places(stop_words)
+        found = distinct_members(tokens.codes, tokens.offsets, places, len(stop_words))
         every = {
             **batch.measured(gopher.REPETITION),
             **batch.measured(fineweb.QUALITY),

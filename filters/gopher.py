@@ -197,7 +197,7 @@ def measured_words(batch: TextBatch, of: dict[str, Signal], symbol: int, stop_wo
     from filters.batch import counted, ratio
 
     words = batch.word_counts(symbol)
-    bullets, ends, lines = line_marks(batch)
+    bullets, ends, lines = batch.once(line_marks)
     ellipses = batch.occurrences("...") + batch.occurrences("…")
     return {
         of["words"].name: counted(words[:, 0]),

@@ -19,7 +19,7 @@ from filters.kernels import BASE, Codes, Counts, Hashes, Offsets, compiled, mixe
 from filters.kernels_redpajama import LONGEST, Floats, Ints, Points, longest_of
 
 SHORTEST = 5  # characters of the shortest n-gram of which all repeats count
-FEW = 16  # places of a rare letter at most: 120 pairs; a letter of 17 places is nearly always settled by a stretch
+FEW = 32  # places of a rare letter at most: 496 pairs; one of more is nearly always settled by a stretch of LONGEST
 SLOTS = 256
 CELLS = 1 << 20  # n-grams of 2 and 3 are counted in a grid (up to 8 MB), without hashing, where that many can be
 LOW = 0xFFFFFFFF
@@ -41,16 +41,16 @@ def lettered(points: Points, start: int, end: int, known: Codes, order: Codes, l
     Afterwards letters[at - start] is the number of each place, counts[number] how often it occurs, and order[number]
     its point. `known` has a zero for each code point, before and after.
     """
-    held = 0
-    for at in range(start, end):
-        point = points[at]
+    held, own = 0, points[start:end]
+    for at in range(len(own)):
+        point = own[at]
         number = known[point]
         if number == 0:
             order[held] = point
             counts[held] = 0
             held += 1
             number = known[point] = held
-        letters[at - start] = number - 1
+        letters[at] = number - 1
         counts[number - 1] += 1
     for point in order[:held]:
         known[point] = 0
@@ -239,6 +239,8 @@ def settle_frequent(
     letters: Codes,
     total: int,
     bigrams: Codes,
+    trigrams: Codes,
+    times: Codes,
     counts: Codes,
     size: int,
     depth: Codes,
@@ -249,9 +251,10 @@ def settle_frequent(
     """Set depth[letter] = size of letters with more than FEW places and a depth of 0 in a repeated n-gram of that size.
 
     Returns the table, perhaps a larger one, its last turn, and how many such letters are left. Stretches without one
-    are passed over: of two equal ones the first holds all that are still open at the second.
+    are passed over: of two equal ones the first holds all that are still open at the second. So are those with a
+    trigram that occurs once, by `times`.
     """
-    used, inserted, upcoming = SLOTS, 0, 0
+    used, inserted, upcoming, tried, last_single = SLOTS, 0, 0, 0, -1
     turn += 1
     for at in range(total - size + 1):
         upcoming = max(upcoming, at)
@@ -260,6 +263,12 @@ def settle_frequent(
         if open_letters == 0 or upcoming == total:
             break
         if upcoming >= at + size:
+            continue
+        for place in range(max(tried, at), at + size - 2):
+            if times[trigrams[place]] == 1:
+                last_single = place
+        tried = at + size - 2
+        if last_single >= at:
             continue
         slot = np.int64(stretch_key(bigrams, at, size) & np.uint64(used - 1))
         while table[slot] >> 32 == turn and not same_stretch(bigrams, table[slot] & LOW, at, size):
@@ -328,17 +337,19 @@ def repeated_characters(points: Points, offsets: Offsets) -> Counts:
             best = int(np.argmax(counts[:pairs]))
             result[document, size - 2] = size * (counts[best] - 1)
             left, ids = bigrams, trigrams
+        open_letters = settle_rare(letters, total, often, held, depth, order)
+        for size in range(LONGEST, SHORTEST - 1, -1):
+            if open_letters == 0:
+                break
+            table, turn, open_letters = settle_frequent(
+                letters, total, bigrams, trigrams, counts, often, size, depth, open_letters, table, turn
+            )
+        for letter in range(held):
+            for size in range(SHORTEST, min(LONGEST, depth[letter]) + 1):
+                result[document, size - 2] += 1
         if total > 3:
             most = likeliest_extension(letters, total, held, trigrams, best, depth)
             found = candidates(trigrams, total - 2, counts, most, bigrams, keys)
             table, turn, pairs = numbered(keys, found, trigrams, counts, seen, table, turn)
             result[document, 2] = 4 * (max(most, counts[:pairs].max() if pairs else 0) - 1)
-        open_letters = settle_rare(letters, total, often, held, depth, trigrams)
-        for size in range(LONGEST, SHORTEST - 1, -1):
-            table, turn, open_letters = settle_frequent(
-                letters, total, bigrams, often, size, depth, open_letters, table, turn
-            )
-        for letter in range(held):
-            for size in range(SHORTEST, min(LONGEST, depth[letter]) + 1):
-                result[document, size - 2] += 1
     return result

@@ -59,6 +59,8 @@ def line_counts(
                 counts[document, 3] += stop - start < short and bytes_of(points, start, stop) < short
             if line >= last - edge:
                 counts[document, 4] += stop - start < short and bytes_of(points, start, stop) < short
-        for at in range(offsets[document], offsets[document + 1]):
-            counts[document, 7] += classes[points[at]] & LETTERS == 0
+        others = 0
+        for point in points[offsets[document] : offsets[document + 1]]:
+            others += classes[point] & LETTERS == 0
+        counts[document, 7] = others
     return counts

@@ -275,8 +275,7 @@ def sentences(points: Points, offsets: Offsets, classes: Classes) -> Counts:
     counts = np.zeros(len(offsets) - 1, np.int64)
     for document in range(len(offsets) - 1):
         filled = False
-        for at in range(offsets[document], offsets[document + 1]):
-            point = points[at]
+        for point in points[offsets[document] : offsets[document + 1]]:
             if point in (DOT, BANG, QUESTION):
                 filled = False
             elif not filled and (classes[point] & ALNUM or point == UNDERSCORE):

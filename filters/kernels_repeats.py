@@ -22,7 +22,6 @@ from filters.kernels import (
     Offsets,
     compiled,
     mixed,
-    slot_of,
 )
 from filters.kernels_words import Points
 
@@ -38,116 +37,148 @@ SMALLEST, LARGEST_TOP = TOP_SIZES[0], TOP_SIZES[-1]
 PARTS, REPEATED, SIZE, REPEATED_SIZE = range(4)
 """Columns of `repeated_parts`."""
 
-NO_EQUAL = np.uint64(0xFFFFFFFFFFFFFFFF)  # a place where no n-gram begins that occurs again
+NO_NUMBER = np.uint64(0xFFFFFFFFFFFFFFFF)  # no n-gram has it
 HALF = np.uint64(32)
+LOW = 0xFFFFFFFF
 PRIME = np.uint64(0x100000001B3)  # FNV's, to mix one code point after another
 TOP_BITS = np.uint64(40)
 KEYS_PER_PART = 8192  # their table of 16,384 slots takes 256 kB
 
 
 @compiled
-def partition(keys: Hashes, count: int, parts: int, mixes: Hashes, places: Codes) -> Counts:
-    """Sort keys other than NO_EQUAL, mixed, into `parts` parts by some of their bits, with the places they are from.
+def partition(keys: Hashes, places: Codes, count: int, mixes: Hashes, rows: Codes) -> Counts:
+    """Sort the keys at places[:count], mixed, into parts by some of their bits, with the rows of `places` of each.
 
-    Returns where each part begins in `mixes` and `places`, and where the last one ends.
+    Returns where each part begins in `mixes` and `rows`, and where the last one ends.
     """
+    parts = 1
+    while parts * KEYS_PER_PART < count:
+        parts *= 2
     mask = np.uint64(parts - 1)
     heads = np.zeros(parts + 1, np.int64)
-    for at in range(count):
-        if keys[at] != NO_EQUAL:
-            heads[((mixed(keys[at]) >> TOP_BITS) & mask) + ONE] += 1
+    for place in places[:count]:
+        heads[((mixed(keys[place]) >> TOP_BITS) & mask) + ONE] += 1
     for part in range(parts):
         heads[part + 1] += heads[part]
     free = heads[:-1].copy()
-    for at in range(count):
-        if keys[at] != NO_EQUAL:
-            mix = mixed(keys[at])
-            to = (mix >> TOP_BITS) & mask
-            mixes[free[to]], places[free[to]] = mix, at
-            free[to] += 1
+    for row in range(count):
+        mix = mixed(keys[places[row]])
+        to = (mix >> TOP_BITS) & mask
+        mixes[free[to]], rows[free[to]] = mix, row
+        free[to] += 1
     return heads
 
 
 @compiled
-def numbered(keys: Hashes, count: int, times: Codes, mixes: Hashes, places: Codes) -> int:
-    """Give equal keys among keys[:count] one number, and NO_EQUAL to those that have no equal; return how many have.
+def counted(keys: Hashes, ids: Codes, seen: Codes, known: Hashes, table: Counts, turn: int) -> int:
+    """Number the distinct keys from 0 in the order of their first places, ids[k], and count each, seen[id].
 
-    Fills times[place] with how often the key there occurs. `mixes` and `places` are room to work in.
+    Return how many there are. `table` has more slots than there are keys; one is free where its high half is no `turn`.
+    """
+    distinct, mask = 0, np.uint64(len(table) - 1)
+    for at in range(len(keys)):
+        key = keys[at]
+        slot = key & mask
+        while table[slot] >> 32 == turn and known[table[slot] & LOW] != key:
+            slot = (slot + ONE) & mask
+        if table[slot] >> 32 != turn:
+            table[slot] = turn << 32 | distinct
+            known[distinct] = key
+            seen[distinct] = 0
+            distinct += 1
+        number = table[slot] & LOW
+        ids[at] = number
+        seen[number] += 1
+    return distinct
+
+
+@compiled
+def numbered(keys: Hashes, places: Codes, count: int, times: Codes, mixes: Hashes, rows: Codes) -> int:
+    """Give equal keys at places[:count], which rise, one number; return how many places have a key that occurs again.
+
+    They are places[:kept] afterwards, in the same order; times[place] is how often the key there occurs. `mixes` and
+    `rows` are room to work in.
     """
     if count == 0:
         return 0
-    parts = 1
-    while parts * KEYS_PER_PART < count:
-        parts *= 2
-    heads = partition(keys, count, parts, mixes, places)
+    heads = partition(keys, places, count, mixes, rows)
     most = 8
-    for part in range(parts):
+    for part in range(len(heads) - 1):
         most = max(most, heads[part + 1] - heads[part])
     capacity = 16  # a table at most half full
     while capacity < 2 * most:
         capacity *= 2
-    table, owner, slots = np.empty(capacity, np.uint64), np.zeros(capacity, np.int32), np.empty(most, np.int64)
-    seen, numbers = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-    distinct, again = 0, 0
-    for part in range(parts):
+    table, known = np.zeros(capacity, np.int64), np.empty(most, np.uint64)
+    ids, seen = np.empty(most, np.int32), np.empty(most, np.int32)
+    before = 0
+    for part in range(len(heads) - 1):
         first, last = heads[part], heads[part + 1]
+        distinct = counted(mixes[first:last], ids, seen, known, table, part + 1)
         for at in range(first, last):
-            slot = slot_of(mixes[at], table, owner, part + 1)
-            if owner[slot] != part + 1:
-                owner[slot] = part + 1
-                table[slot] = mixes[at]
-                seen[slot] = 0
-                numbers[slot] = distinct
-                distinct += 1
-            seen[slot] += 1
-            slots[at - first] = slot
-        for at in range(first, last):
-            occurrences = seen[slots[at - first]]
-            times[places[at]] = occurrences
-            keys[places[at]] = np.uint64(numbers[slots[at - first]]) if occurrences > 1 else NO_EQUAL
-            again += occurrences > 1
-    return again
+            place, number = places[rows[at]], ids[at - first]
+            times[place] = seen[number]
+            keys[place] = np.uint64(before + number)
+        before += distinct
+    kept = 0
+    for row in range(count):
+        place = places[row]
+        places[kept] = place
+        kept += times[place] > 1
+    return kept
 
 
 @compiled
-def covered(keys: Hashes, count: int, size: int, ends: Counts, wanted: np.uint64, every: bool) -> int:
-    """The size of the words under the n-grams numbered `wanted`, or under every one that occurs again."""
+def paired(keys: Hashes, places: Codes, kept: int) -> int:
+    """Of two n-grams at neighbouring places[:kept], which rise, make the key of one longer by a unit.
+
+    Return how many there are; they are at that many of `places` afterwards. All others occur once.
+    """
+    pairs = 0
+    for row in range(kept - 1):
+        place = places[row]
+        if places[row + 1] == place + 1:
+            keys[place] = keys[place] << HALF | keys[place + 1]
+            places[pairs] = place
+            pairs += 1
+    return pairs
+
+
+@compiled
+def covered(keys: Hashes, places: Codes, size: int, ends: Counts, wanted: np.uint64, every: bool) -> int:
+    """The size of the words under the n-grams at `places`, of those numbered `wanted` or of every one."""
     total, reach = 0, 0
-    for at in range(count):
-        if keys[at] != NO_EQUAL and (every or keys[at] == wanted):
+    for at in places:
+        if every or keys[at] == wanted:
             total += ends[at + size] - ends[max(at, reach)]
             reach = at + size
     return total
 
 
 @compiled
-def top_columns(keys: Hashes, count: int, size: int, ends: Counts, times: Codes, row: Counts) -> None:
-    """Fill FIRST, LONGEST and COVERED; times[at] is how often the n-gram at that place occurs, if it occurs again."""
-    most, first, longest = 0, -1, -1
-    for at in range(count):
-        if keys[at] == NO_EQUAL:
-            continue
-        if times[at] > most:
-            most, first, longest = times[at], at, at
-        elif times[at] == most and ends[at + size] - ends[at] > ends[longest + size] - ends[longest]:
-            longest = at
-    if first < 0:
+def top_columns(keys: Hashes, places: Codes, size: int, ends: Counts, times: Codes, row: Counts) -> None:
+    """Fill FIRST, LONGEST and COVERED, given the places of n-grams that occur again."""
+    if len(places) == 0:
         row[FIRST] = ends[size]
         return
-    row[FIRST] = most * (ends[first + size] - ends[first])
-    row[LONGEST] = most * (ends[longest + size] - ends[longest])
-    row[COVERED] = covered(keys, count, size, ends, keys[longest], False)
+    first = longest = places[0]
+    for at in places:
+        if times[at] > times[first]:
+            first = longest = at
+        elif times[at] == times[first] and ends[at + size] - ends[at] > ends[longest + size] - ends[longest]:
+            longest = at
+    row[FIRST] = times[first] * (ends[first + size] - ends[first])
+    row[LONGEST] = times[first] * (ends[longest + size] - ends[longest])
+    row[COVERED] = covered(keys, places, size, ends, keys[longest], False)
 
 
 @compiled
-def duplicate_columns(keys: Hashes, count: int, size: int, ends: Counts, row: Counts) -> None:
-    """Fill OCCURRENCES, EVERY and COVERED."""
-    for at in range(count):
-        length = ends[at + size] - ends[at]
-        row[EVERY] += length
-        if keys[at] != NO_EQUAL:
-            row[OCCURRENCES] += length
-    row[COVERED] = covered(keys, count, size, ends, NO_EQUAL, True)
+def duplicate_columns(keys: Hashes, places: Codes, size: int, ends: Counts, row: Counts) -> None:
+    """Fill OCCURRENCES, EVERY and COVERED, given the places of n-grams that occur again."""
+    occurrences = 0
+    for at in places:
+        occurrences += ends[at + size] - ends[at]
+    row[EVERY], row[OCCURRENCES] = ends[size:].sum() - ends[:-size].sum(), occurrences
+    row[COVERED] = covered(keys, places, size, ends, NO_NUMBER, True)
 
 
 @compiled
@@ -161,28 +192,22 @@ def repeated_ngrams(codes: Codes, offsets: Offsets, sizes: npt.NDArray[np.int32]
     longest = 0
     for document in range(documents):
         longest = max(longest, offsets[document + 1] - offsets[document])
-    keys, times = np.empty(longest, np.uint64), np.empty(longest, np.int32)
-    ends, mixes, places = np.zeros(longest + 1, np.int64), np.empty(longest, np.uint64), np.empty(longest, np.int32)
+    keys, times, ends = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.zeros(longest + 1, np.int64)
+    mixes, rows, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(documents):
         words = offsets[document + 1] - offsets[document]
         for place in range(words):
             code = codes[offsets[document] + place]
-            keys[place] = np.uint64(code)
+            keys[place], places[place] = np.uint64(code), place
             ends[place + 1] = ends[place] + sizes[code]
-        again = numbered(keys, words, times, mixes, places)
-        for size in range(SMALLEST, SIZES[-1] + 1):
-            count = words - size + 1
-            if count <= 0:
-                break
-            if again:
-                for at in range(count):
-                    both = keys[at] != NO_EQUAL and keys[at + 1] != NO_EQUAL
-                    keys[at] = (keys[at] << HALF | keys[at + 1]) if both else NO_EQUAL
-                again = numbered(keys, count, times, mixes, places)
+        kept = numbered(keys, places, words, times, mixes, rows)
+        for size in range(SMALLEST, min(SIZES[-1], words) + 1):
+            kept = numbered(keys, places, paired(keys, places, kept), times, mixes, rows)
+            again, reach, row = places[:kept], ends[: words + 1], counts[document, size - SMALLEST]
             if size <= LARGEST_TOP:
-                top_columns(keys, count, size, ends, times, counts[document, size - SMALLEST])
+                top_columns(keys, again, size, reach, times, row)
             else:
-                duplicate_columns(keys, count, size, ends, counts[document, size - SMALLEST])
+                duplicate_columns(keys, again, size, reach, row)
     return counts
 
 
@@ -207,21 +232,20 @@ def repeated_parts(
     for document in range(documents):
         longest = max(longest, offsets[document + 1] - offsets[document])
     keys, times, sizes = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int64)
-    mixes, places = np.empty(longest, np.uint64), np.empty(longest, np.int32)
+    mixes, rows, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(documents):
         parts = 0
         for part in range(offsets[document], offsets[document + 1]):
             if ends[part] == starts[part] and not blank:
                 continue
             key, size = np.uint64(ends[part] - starts[part]), 0
-            for at in range(starts[part], ends[part]):
-                key = (key ^ np.uint64(points[at])) * PRIME
+            for point in points[starts[part] : ends[part]]:
+                key = (key ^ np.uint64(point)) * PRIME
                 key ^= key >> HALF
-                size += utf8_length(points[at]) if in_bytes else 1
-            keys[parts] = min(key, NO_EQUAL - ONE)
-            sizes[parts] = size
+                size += utf8_length(point) if in_bytes else 1
+            keys[parts], places[parts], sizes[parts] = key, parts, size
             parts += 1
-        numbered(keys, parts, times, mixes, places)
+        numbered(keys, places, parts, times, mixes, rows)
         counts[document, PARTS] = parts
         for part in range(parts):
             counts[document, SIZE] += sizes[part]

@@ -16,10 +16,11 @@ def code_counts(points: npt.NDArray[np.uint32], offsets: Offsets, classes: npt.N
     """Return four columns: lines, characters of the longest line, letters or digits or underscores, letters."""
     counts = np.zeros((len(offsets) - 1, 4), np.int64)
     for document in range(len(offsets) - 1):
-        lines, longest, start = 1, 0, offsets[document]
+        lines, longest, start = 1, 0, 0
         words, letters = 0, 0
-        for at in range(offsets[document], offsets[document + 1]):
-            point = points[at]
+        own = points[offsets[document] : offsets[document + 1]]
+        for at in range(len(own)):
+            point = own[at]
             if point == LINE_FEED:
                 lines += 1
                 longest = max(longest, at - start)
@@ -28,6 +29,6 @@ def code_counts(points: npt.NDArray[np.uint32], offsets: Offsets, classes: npt.N
             kind = classes[point]
             words += kind & ALNUM != 0 or point == UNDERSCORE
             letters += kind & ALPHA != 0
-        counts[document, 0], counts[document, 1] = lines, max(longest, offsets[document + 1] - start)
+        counts[document, 0], counts[document, 1] = lines, max(longest, len(own) - start)
         counts[document, 2], counts[document, 3] = words, letters
     return counts

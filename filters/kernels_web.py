@@ -103,11 +103,11 @@ def ascii_words(points: Points, offsets: Offsets, classes: Classes) -> Counts:
     counts = np.zeros(len(offsets) - 1, np.int64)
     for text in range(len(offsets) - 1):
         inside = False
-        for at in range(offsets[text], offsets[text + 1]):
-            if points[at] > 0x7F:
+        for point in points[offsets[text] : offsets[text + 1]]:
+            if point > 0x7F:
                 counts[text] = -1
                 break
-            alnum = bool(classes[points[at]] & ALNUM)
+            alnum = bool(classes[point] & ALNUM)
             counts[text] += alnum and not inside
             inside = alnum
     return counts
@@ -117,8 +117,8 @@ def ascii_words(points: Points, offsets: Offsets, classes: Classes) -> Counts:
 def blank_separated(points: Points, start: int, end: int, classes: Classes, most: int) -> int:
     """Count the words between white space, but no more than `most`."""
     words, between = 0, True
-    for at in range(start, end):
-        blank = bool(classes[points[at]] & SPACE)
+    for point in points[start:end]:
+        blank = bool(classes[point] & SPACE)
         words += between and not blank
         between = blank
         if words == most:
@@ -146,8 +146,8 @@ def may_be_counter(points: Points, start: int, end: int, classes: Classes) -> bo
 def has_phrase(points: Points, start: int, end: int, symbols: Symbols, steps: Steps, found: Found) -> bool:
     """Say whether any phrase occurs in the span."""
     state = 0
-    for at in range(start, end):
-        state = steps[state, symbols[points[at]]]
+    for point in points[start:end]:
+        state = steps[state, symbols[point]]
         if found[state]:
             return True
     return False
@@ -169,9 +169,8 @@ def line_faults(
         if start == end:
             continue
         upper, digits, size = 0, 0, 0
-        for at in range(start, end):
-            point = points[at]
-            upper += bool(classes[point] & UPPER)
+        for point in points[start:end]:
+            upper += classes[point] & UPPER != 0
             digits += 0x30 <= point <= 0x39 if rust else bool(classes[point] & DIGIT)
             size += utf8_length(point) if rust else 1
         if rust:
@@ -191,8 +190,8 @@ def line_faults(
 def list_case(points: Points, start: int, end: int, kinds: Kinds, classes: Classes) -> bool:
     """Say whether the span has at least 12 words of UAX #29 and more than half of them begin with a capital."""
     capitals = 0
-    for at in range(start, end):
-        capitals += bool(classes[points[at]] & UPPER)
+    for point in points[start:end]:
+        capitals += classes[point] & UPPER != 0
     if 2 * capitals <= LIST_CASE_WORDS:  # most sentences: no need to cut them into words
         return False
     words, capitals, at = 0, 0, start
@@ -209,49 +208,62 @@ def list_case(points: Points, start: int, end: int, kinds: Kinds, classes: Class
 
 
 @compiled
-def in_groups(points: Points, start: int, end: int) -> bool:
-    """Say whether 9 groups of a blank and 1, 3 or 4 characters follow one another.
+def in_groups(points: Points, start: int, end: int, size: int) -> bool:
+    """Say whether 9 groups follow one another from the blank at `start` on, each of a blank and `size` characters.
 
-    The one character is no blank, the three or four are no line feeds.
+    One character is no blank, several are no line feeds.
     """
-    runs, lasts = np.zeros((5, 5), np.int64), np.full((5, 5), -5, np.int64)
-    for at in range(start, end - 1):
-        if points[at] != BLANK:
-            continue
-        free = 0
-        while free < 4 and at + free + 1 < end and points[at + free + 1] != LINE_FEED:
-            free += 1
-        for size in GROUP_SIZES:
-            if (size > free) if size > 1 else points[at + 1] == BLANK:
-                continue
-            step = size + 1
-            lane = at % step
-            runs[size, lane] = runs[size, lane] + 1 if lasts[size, lane] == at - step else 1
-            lasts[size, lane] = at
-            if runs[size, lane] == GROUPS:
-                return True
+    step = size + 1
+    if start + GROUPS * step > end:
+        return False
+    for group in range(1, GROUPS):  # prose ends here: words rarely have one length
+        if points[start + group * step] != BLANK:
+            return False
+    for at in range(start, start + GROUPS * step):
+        inside = (at - start) % step != 0
+        if inside and points[at] == (BLANK if size == 1 else LINE_FEED):
+            return False
+    return True
+
+
+@compiled
+def in_pairs(points: Points, start: int, end: int) -> bool:
+    """Say whether a blank comes after the comma at `start`, and four pairs of characters, each with a comma or two
+    behind it and a blank between.
+    """
+    if start + 1 >= end or points[start + 1] != BLANK:
+        return False
+    place, pairs = start + 2, 0
+    while place + 2 < end and points[place + 2] == COMMA and points[place] != LINE_FEED:
+        if points[place + 1] == LINE_FEED:
+            return False
+        pairs += 1
+        if pairs == 4:
+            return True
+        place += 3
+        if place + 1 < end and points[place] == COMMA and points[place + 1] == BLANK:
+            place += 1
+        if place >= end or points[place] != BLANK:
+            return False
+        place += 1
     return False
 
 
 @compiled
-def comma_chain(points: Points, start: int, end: int) -> bool:
-    """Say whether ", " is followed by four pairs of characters, each with a comma or two behind it, a blank between."""
-    for at in range(start, end - 1):
-        if points[at] != COMMA or points[at + 1] != BLANK:
-            continue
-        place, pairs = at + 2, 0
-        while place + 2 < end and points[place + 2] == COMMA and points[place] != LINE_FEED:
-            if points[place + 1] == LINE_FEED:
-                break
-            pairs += 1
-            if pairs == 4:
-                return True
-            place += 3
-            if place + 1 < end and points[place] == COMMA and points[place + 1] == BLANK:
-                place += 1
-            if place >= end or points[place] != BLANK:
-                break
-            place += 1
+def is_cursed(points: Points, start: int, end: int, symbols: Symbols, steps: Steps, found: Found) -> bool:
+    """Say whether a phrase, groups or pairs of characters occur in the span."""
+    state = 0
+    for at in range(start, end):
+        point = points[at]
+        state = steps[state, symbols[point]]
+        if found[state]:
+            return True
+        if point == BLANK:
+            for size in GROUP_SIZES:
+                if in_groups(points, at, end, size):
+                    return True
+        elif point == COMMA and in_pairs(points, at, end):
+            return True
     return False
 
 
@@ -327,12 +339,8 @@ def questionable_sentences(
         for sentence in range(count):
             start, end = starts[sentence], ends[sentence]
             capitals = list_case(points, start, end, kinds, classes)
-            cursed = (
-                has_phrase(points, start, end, symbols, steps, found)
-                or ends_cursed(points, start, end, classes, endings)
-                or in_groups(points, start, end)
-                or comma_chain(points, start, end)
-            )
+            cursed = ends_cursed(points, start, end, classes, endings)
+            cursed = cursed or is_cursed(points, start, end, symbols, steps, found)
             counts[document, LIST_CASE] += capitals
             counts[document, CURSED] += cursed
             counts[document, QUESTIONABLE] += capitals or cursed

@@ -63,8 +63,8 @@ def segment_end(points: Points, kinds: Kinds, start: int, end: int) -> int:
 @compiled
 def has_alnum(points: Points, classes: Classes, start: int, end: int) -> bool:
     """Say whether a letter or a digit lies in the span."""
-    for at in range(start, end):  # noqa: SIM110 (Numba compiles no generators)
-        if classes[points[at]] & ALNUM:
+    for point in points[start:end]:  # noqa: SIM110 (Numba compiles no generators)
+        if classes[point] & ALNUM:
             return True
     return False
 
@@ -116,18 +116,18 @@ def word_totals(points: Points, starts: Offsets, ends: Offsets, kinds: Kinds, cl
 
 
 @compiled
-def fasttext_words(points: Points, offsets: Offsets, classes: Classes) -> Counts:
-    """Count, in each text, the words of fastText's tokeniser that begin with a letter or a digit.
+def fasttext_words(points: Points, starts: Offsets, ends: Offsets, classes: Classes) -> Counts:
+    """Count, in each span, the words of fastText's tokeniser that begin with a letter or a digit.
 
     They lie between NUL and the six blanks of ASCII; other white space is part of a word.
     """
-    counts = np.zeros(len(offsets) - 1, np.int64)
-    for text in range(len(offsets) - 1):
-        between = True
-        for at in range(offsets[text], offsets[text + 1]):
-            point = points[at]
+    counts = np.zeros(len(starts), np.int64)
+    for span in range(len(starts)):
+        between, count = True, 0
+        for point in points[starts[span] : ends[span]]:
             blank = TAB <= point <= RETURN or not point & ~BLANK
             if between and not blank and classes[point] & ALNUM:
-                counts[text] += 1
+                count += 1
             between = blank
+        counts[span] = count
     return counts

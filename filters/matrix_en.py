@@ -21,12 +21,16 @@ sentences (cosine of TF-IDF vectors over 0.9, quadratic in the sentences).
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from filters.dolma import WITH_LETTER
+from filters.redpajama import SMART
 from filters.rule import Family, Measured, Paper, Rule, Signal, Signals
 from filters.splitter import Feature
+from filters.splitters_words import WHITESPACE
 
 if TYPE_CHECKING:
     from filters.batch import Counts, TextBatch
@@ -147,10 +151,15 @@ RULES = (
 
 def normalised(batch: TextBatch) -> TextBatch:
     """The batch of the NFKC forms of its texts."""
+    return batch.once(normalised_if_other) or batch
+
+
+def normalised_if_other(batch: TextBatch) -> TextBatch | None:
+    """The same; None where every text is its own NFKC form."""
     from filters.normal_form import nfkc
 
     texts = nfkc(batch.texts, batch.points.values, batch.points.offsets)
-    return batch if texts == list(batch.texts) else type(batch)(texts, batch.vocabulary)
+    return None if texts == list(batch.texts) else type(batch)(texts, batch.vocabulary)
 
 
 def sentence_total(batch: TextBatch) -> Counts:
@@ -238,24 +247,46 @@ def measured_words(batch: TextBatch, kept: Counts, symbols: Counts) -> dict[str,
     }
 
 
+DROPPED = "".join(mark for mark in map(chr, range(0x80)) if not (mark.isalnum() or mark in "_'\\"))
+DELETED = str.maketrans("", "", DROPPED)
+
+
+def stop_word_places(chunks: Sequence[str]) -> list[int]:
+    """Of each chunk, in lower case and without punctuation but apostrophes, its place among SMART; 0: it is none."""
+    places = {word: place for place, word in enumerate(sorted(SMART), start=1)}
+
+    def place(chunk: str) -> int:
+        if chunk.isascii():
+            inner = chunk.strip(DROPPED)
+            return places.get((inner if inner.isalpha() else inner.translate(DELETED)).lower(), 0)
+        word = "".join(mark for mark in chunk if mark.isalnum() or mark in "_'\\")
+        word = word.replace("\u212a", "k")  # the Kelvin sign: its lower case is a k
+        return places.get(word.lower(), 0) if word.isascii() else 0
+
+    return list(map(place, chunks))
+
+
+STOP_WORD = Feature(name="matrix_stop_word", dtype=np.uint16, of=stop_word_places)
+ALL_UPPER = Feature(
+    name="matrix_all_upper", dtype=np.uint8, of=lambda chunks: [chunk.isalpha() and chunk.isupper() for chunk in chunks]
+)
+
+
 def measured_chunks(batch: TextBatch) -> dict[str, Measured]:
     """The signals of what lies between white space."""
     from filters.batch import counted, ratio
-    from filters.characters import point_classes
-    from filters.kernels_matrix import chunk_counts
+    from filters.kernels import summed
+    from filters.kernels_fineweb2 import distinct_members
     from filters.kernels_redpajama import distribution
-    from filters.redpajama import stop_word_keys, word_kinds
-    from filters.splitters_words import WHITESPACE
 
     of = batch.words(WHITESPACE)
     distinct, entropy = distribution(of.codes, of.offsets)
-    points = batch.points
-    counts = chunk_counts(points.values, points.offsets, point_classes(), word_kinds(), stop_word_keys())
+    total = np.diff(of.offsets)
     return {
-        NO_ALPHA.name: ratio(counts[:, 1], batch.characters),
-        ALL_CAPS.name: ratio(counts[:, 2], counts[:, 0]),
-        STOP_WORDS.name: counted(counts[:, 3]),
-        UNIQUE.name: ratio(distinct, counts[:, 0]),
+        NO_ALPHA.name: ratio(total - summed(of.codes, of.offsets, of.feature(WITH_LETTER)), batch.characters),
+        ALL_CAPS.name: ratio(summed(of.codes, of.offsets, of.feature(ALL_UPPER)), total),
+        STOP_WORDS.name: counted(distinct_members(of.codes, of.offsets, of.feature(STOP_WORD), len(SMART))),
+        UNIQUE.name: ratio(distinct, total),
         ENTROPY.name: Measured(score=entropy.astype(np.float32)),
     }
 

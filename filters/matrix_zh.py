@@ -42,11 +42,11 @@ LINK = re.compile(r"https?://[^\s,，\u4e00-\u9fa5]*|www\.[^\s,，\u4e00-\u9fa5]
 # The code's second pattern looks for three dots from every place of a run; from its beginning alone, and without going
 # back, the same is found in linear time.
 FOUR_PARTS = re.compile(r"(?<![a-zA-Z0-9-])(?:[a-zA-Z0-9-]++\.){3}[a-zA-Z0-9.-]+")
+INNER_DOT = re.compile(r"\.(?=[a-zA-Z0-9-])")
 DOTTED = re.compile(r"[a-zA-Z0-9.-]*+")
 ENDING = re.compile(r"\.[a-z]{2,6}(?!\w)")
 START = re.compile(r"(?<=[a-zA-Z0-9])[.-]|(?<=[.-])[a-zA-Z0-9]")
-ALNUM_OR_HYPHEN = frozenset(string.ascii_letters + string.digits + "-")
-DOMAIN = ALNUM_OR_HYPHEN | {"."}
+DOMAIN = frozenset(string.ascii_letters + string.digits + "-.")
 
 
 def unified(text: str) -> str:
@@ -63,18 +63,17 @@ def without_links(text: str) -> str:
     if "://" in text or "www." in text:
         text = LINK.sub("", text)
     kept: list[str] = []
-    done, dot = 0, text.find(".")
-    while dot >= 0:
-        after = dot + 1
-        if text[after : after + 1] in ALNUM_OR_HYPHEN:
-            start = dot
-            while start > done and text[start - 1] in DOMAIN:
-                start -= 1
-            after = DOTTED.match(text, dot).end()  # type: ignore[union-attr]  # it matches everywhere
-            around = text[max(0, start - 1) : start], text[after : after + 1]
-            kept += [text[done:start], without_domain(text[start:after], *around)]
-            done = after
-        dot = text.find(".", after)
+    done = 0
+    for inner in INNER_DOT.finditer(text):
+        start = inner.start()
+        if start < done:
+            continue
+        after = DOTTED.match(text, start).end()  # type: ignore[union-attr]  # it matches everywhere
+        while start > done and text[start - 1] in DOMAIN:
+            start -= 1
+        around = text[max(0, start - 1) : start], text[after : after + 1]
+        kept += [text[done:start], without_domain(text[start:after], *around)]
+        done = after
     return "".join([*kept, text[done:]]) if kept else text
 
 

@@ -38,7 +38,8 @@ def loose_points() -> npt.NDArray[np.bool_]:
 
 def nfkc(texts: Sequence[str], points: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> list[str]:
     """The NFKC form of each text; text i has the code points points[offsets[i]:offsets[i + 1]]."""
-    places = np.flatnonzero(loose_points()[points])
+    places = np.flatnonzero(points > 0x7F)  # NFKC leaves ASCII as it is
+    places = places[loose_points()[points[places]]]
     bounds = np.searchsorted(places, offsets).tolist()
     normal = list(texts)
     for at, (first, last) in enumerate(pairwise(bounds)):

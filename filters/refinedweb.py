@@ -52,7 +52,9 @@ WHY = ("uppercase", "numeric", "counter", "one_word")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corrected:
-    """What became of a batch: its new texts, the numbers of the lines that went, and of the texts phrases changed."""
+    """What became of a batch: its new texts, the numbers of the lines that went, and those of the texts whose words
+    may be others besides: phrases were cut out, or white space that belonged to the first word.
+    """
 
     texts: list[str]
     gone: list[int]
@@ -65,7 +67,7 @@ class Reading:
 
     rust: how `kernels_web.line_faults` reads lines. phrases: what makes a line worth asking for phrases; in any case
     of letters if `any_case`. finished: the text that is made of the lines that stay, and the lines that phrases
-    changed; its second argument says whether any phrase occurs. words: how many words the texts had, and have.
+    changed; its second argument says whether any phrase occurs. words: how many words lie in spans of code points.
     """
 
     family: str
@@ -73,7 +75,7 @@ class Reading:
     phrases: tuple[str, ...]
     any_case: bool
     finished: Callable[[str, bool], tuple[str, int]]
-    words: Callable[[TextBatch, Corrected], tuple[Counts, Counts]]
+    words: Callable[[npt.NDArray[np.uint32], Counts, Counts], Counts]
 
 
 def notices(family: str) -> tuple[Signal, ...]:
@@ -131,8 +133,8 @@ def line_faults(batch: TextBatch, reading: Reading) -> npt.NDArray[np.uint8]:
     )  # fmt: skip
 
 
-def corrected(batch: TextBatch, reading: Reading) -> Edited:
-    """Apply the corrections in one reading to every text."""
+def corrected(batch: TextBatch, reading: Reading, before: Counts) -> Edited:
+    """Apply the corrections in one reading to every text; `before` are its words."""
     from filters.batch import counted, ratio
     from filters.kernels_web import PHRASE
 
@@ -149,11 +151,11 @@ def corrected(batch: TextBatch, reading: Reading) -> Edited:
             for number, why in went:
                 made.gone.append(bounds[at] + number)
                 counts[at, why] += 1
-        kept, counts[at, -1] = reading.finished(kept, bool(faulty[at] & PHRASE))
-        made.texts.append(kept)
-        if counts[at, -1]:
+        left, counts[at, -1] = reading.finished(kept, bool(faulty[at] & PHRASE))
+        made.texts.append(left)
+        if counts[at, -1] or (kept[:1].isspace() and not reading.rust):
             made.cut.append(at)
-    before, after = reading.words(batch, made)
+    after = words_left(batch, made, before, reading)
     *reasons, removed = notices(reading.family)
     signals = {signal.name: counted(counts[:, column]) for column, signal in enumerate(reasons)}
     signals[removed.name] = ratio(np.maximum(before - after, 0), before)
@@ -175,17 +177,31 @@ def without_phrases(text: str, any_phrase: bool) -> tuple[str, int]:
     return text, changed
 
 
-def fasttext_words(batch: TextBatch, made: Corrected) -> tuple[Counts, Counts]:
-    """Count the words of fastText that begin with a letter or a digit, before and after, as DCLM does."""
+def words_left(batch: TextBatch, made: Corrected, before: Counts, reading: Reading) -> Counts:
+    """How many of the words `before` are left in each text.
+
+    A line feed parts words, so the lines that went took just their own.
+    """
+    points, lines, gone = batch.points, batch.lines, np.array(made.gone, np.int64)
+    document = np.searchsorted(lines.offsets, gone, side="right") - 1
+    taken = reading.words(points.values, lines.starts[gone], lines.ends[gone])
+    after = before - np.bincount(document, taken, len(batch)).astype(np.int64)
+    values, offsets = code_points([made.texts[at] for at in made.cut])
+    after[made.cut] = reading.words(values, offsets[:-1], offsets[1:])
+    return after
+
+
+def fasttext_words(batch: TextBatch) -> Counts:
+    """The words of fastText that begin with a letter or a digit, as DCLM counts them."""
+    return fasttext_words_in(batch.points.values, batch.points.offsets[:-1], batch.points.offsets[1:])
+
+
+def fasttext_words_in(values: npt.NDArray[np.uint32], starts: Counts, ends: Counts) -> Counts:
+    """The same of spans of code points."""
     from filters import kernels_words
     from filters.characters import point_classes
 
-    before = kernels_words.fasttext_words(batch.points.values, batch.points.offsets, point_classes())
-    changed = [at for at, text in enumerate(made.texts) if text != batch.texts[at]]
-    values, offsets = code_points([made.texts[at] for at in changed])
-    after = before.copy()
-    after[changed] = kernels_words.fasttext_words(values, offsets, point_classes())
-    return before, after
+    return kernels_words.fasttext_words(values, starts, ends, point_classes())
 
 
 def code_points(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], Counts]:
@@ -200,14 +216,14 @@ DCLM = Reading(
     phrases=PHRASES,
     any_case=True,
     finished=without_phrases,
-    words=fasttext_words,
+    words=fasttext_words_in,
 )
 NOTICES = notices(DCLM.family)
 
 
 def corrected_lines(batch: TextBatch) -> Edited:
     """Drop and shorten lines as DCLM does."""
-    return corrected(batch, DCLM)
+    return corrected(batch, DCLM, batch.once(fasttext_words))
 
 
 def measured(batch: TextBatch) -> Signals:

@@ -35,7 +35,11 @@ def one_each(lines: Sequence[str]) -> list[int]:
 
 
 WHITESPACE = WordSplitter(
-    name="whitespace", words=lambda texts: [text.split() for text in texts], sentences=one_each, chunk_local=True
+    name="whitespace",
+    words=lambda texts: [text.split() for text in texts],
+    sentences=one_each,
+    chunk_local=True,
+    whole=True,
 )
 UAX29 = WordSplitter(
     name="uax29", words=lambda texts: segmented(texts, first=False), sentences=one_each, chunk_local=True

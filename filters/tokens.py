@@ -136,6 +136,16 @@ class WordTable:
             column.extend(feature.of(self.words[len(column) :]))
         return column.view
 
+    def places(self, wanted: Sequence[str]) -> npt.NDArray[np.uint16]:
+        """Of every word so far its place among `wanted`, from 1 on; 0 where it is none of these, which all differ."""
+        self._codes.of(self.words[len(self._codes) :])  # those of chunks that are words as they stand
+        places = np.zeros(len(self.words), np.uint16)
+        for place, word in enumerate(wanted, start=1):
+            code = self._codes.get(word)
+            if code is not None:
+                places[code] = place
+        return places
+
     @property
     def described(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint16]]:
         """`spelling` and `flags` of every word so far."""
