@@ -130,7 +130,13 @@ def corpus_of(made: Finished) -> Corpus:
     """
     step = step_of(made)
     earlier = tuple(earlier_run(read_run(open_store(url)), step) for url in made.against)
-    return Corpus(store=made.store, rollup=made.rollup, step=step, documents=made.dedup["documents"], earlier=earlier)
+    corpus = Corpus(store=made.store, rollup=made.rollup, step=step, documents=made.dedup["documents"], earlier=earlier)
+    if corpus.id != made.dedup["corpus"]:
+        raise OutputError(
+            f"{made.store.url}: an earlier run that it was compared with has changed: {', '.join(made.against)}. "
+            "Run the same command again: only what follows from the change is made anew."
+        )
+    return corpus
 
 
 def found_file(made: Finished, name: str) -> FileEntry:

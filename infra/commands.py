@@ -16,7 +16,7 @@ from infra.dedup import earlier_run
 from infra.demo_crawl import build_demo_crawl
 from infra.finish import finish_stage
 from infra.look import rows_of, slices_of
-from infra.plan import TASK_BYTES, Plan, make_plan, whole
+from infra.plan import TASK_BYTES, Plan, make_plan, place, whole
 from infra.progress import Progress, clock_time
 from infra.rollup import TaskOutcome, with_retries
 from infra.run import Finished, pack_and_publish, read_run, run_plan
@@ -100,7 +100,7 @@ def run_recipe(
         raise InputError(f"{store.url}: memory is not shared by workers. Use --runner inprocess.")
     if all_signals and not annotate:
         raise InputError("--all-signals asks what to store beside every document: it needs --annotate.")
-    earlier = checked_against(against, recipe)
+    earlier = checked_against(against, recipe, out)
     options = TaskOptions(
         recipe=recipe, dump=dump, dropped_samples=dropped_samples, annotate=annotate, all_signals=all_signals
     )
@@ -146,13 +146,18 @@ def run_recipe(
         )
 
 
-def checked_against(against: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
+def checked_against(against: Sequence[str], recipe: Recipe, out: str | Path) -> tuple[str, ...]:
     """The URLs of these earlier runs, in order. Raises InputError where one cannot be compared with, OutputError where
     it is no finished run.
     """
     step = recipe.step(Dedup)
     if against and step is None:
         raise InputError(f"--against: {recipe.name} has no dedup step. Add `- dedup: {{minhash: {{}}}}` at its end.")
+    places = [place(open_store(one).url) for one in against]
+    if place(open_store(out).url) in places or len(set(places)) < len(places):
+        raise InputError(
+            "--against names this --out, or one run twice. Name each earlier run once, and write elsewhere."
+        )
     runs = [read_run(open_store(one)) for one in against]
     for made in runs:
         assert step is not None

@@ -18,7 +18,8 @@ from infra.dedup_work import (
     DedupTask,
     Earlier,
     RemoveTask,
-    units_of,
+    remove_id,
+    remove_stage,
 )
 from infra.finish import OnStage, finish_stage
 from infra.rollup import Rollup, Segments, outcomes
@@ -66,11 +67,17 @@ def deduplicate(
     band_rows += sum(sizes(one.store, one.rollup)[1] for one in earlier)
     said, inputs = near_stages(stages, band_rows, gone + tuple(chain.from_iterable(copies.values())))
     (survivors,) = stages.do("survivors", 1, copies | inputs)
-    removed = remove(stages, survivors, outcomes(store, rollup))
+    removed = remove(stages, survivors)
     (shared,) = stages.do("shares", 1, {"shares": removed.shares})
     return Deduplicated(
         rollup=replace(rollup, removed=removed.segments),
-        says={"documents": documents, **survivors.says, **said, "files": files_said(survivors, shared)},
+        says={
+            "corpus": corpus.id,
+            "documents": documents,
+            **survivors.says,
+            **said,
+            "files": files_said(survivors, shared),
+        },
         shares=shared.files["shares"],
     )
 
@@ -137,6 +144,8 @@ def earlier_run(made: Finished, step: Dedup) -> Earlier:
             f"--against {made.store.url}: it was fingerprinted otherwise. It has {theirs.fingerprints}, this recipe "
             f"{ours}. Take the same methods, ngram, bands, rows, hash, seed, words; threshold and precedence are free."
         )
+    if step.minhash is not None and step.minhash.survivor == "datatrove":
+        raise InputError(f"--against {made.store.url}: datatrove's survivors know no earlier run. Set mode: greedy.")
     return Earlier(store=made.store, rollup=made.rollup, documents=sizes(made.store, made.rollup)[0])
 
 
@@ -176,20 +185,24 @@ class Removals:
     shares: tuple[FileEntry, ...]
 
 
-def remove(stages: Stages, survivors: Manifest, tasks: Iterator[Any]) -> Removals:
-    """Do what each process task loses as a task of its own, and roll it up as those are."""
+def remove(stages: Stages, survivors: Manifest) -> Removals:
+    """Do what each process task loses as a task of its own, and roll it up as those are. Holds their ids."""
     corpus = stages.corpus
-    todo: list[RemoveTask] = []
-    first = corpus.before
-    for outcome in tasks:
-        entries = survivors.files["removed"], survivors.files["clusters"]
-        todo.append(RemoveTask(corpus=corpus, outcome=outcome, first=first, removed=entries[0], clusters=entries[1]))
-        first += sum(unit.rows for unit in units_of(corpus.store, outcome, first))
-    stage = todo[0].stage
-    segments = Segments(corpus.store, [task.id for task in todo], stage)
+    ids = [remove_id(corpus, outcome.task) for outcome in outcomes(corpus.store, corpus.rollup)]
+    segments = Segments(corpus.store, ids, remove_stage(corpus))
     before = segments.done_before()
-    stages.on_stage(f"{DEDUP} remove", len(todo), len(before))
-    for manifest in stages.runner.run([task for task in todo if task.id not in before], stages.report):
+
+    def todo() -> Iterator[RemoveTask]:
+        first = corpus.before
+        removed, clusters = survivors.files["removed"], survivors.files["clusters"]
+        for outcome in outcomes(corpus.store, corpus.rollup):
+            task = RemoveTask(corpus=corpus, outcome=outcome, first=first, removed=removed, clusters=clusters)
+            first += sum(entry.rows for entry in outcome.kept)
+            if task.id not in before:
+                yield task
+
+    stages.on_stage(f"{DEDUP} remove", len(ids), len(before))
+    for manifest in stages.runner.run(todo(), stages.report):
         stages.report(manifest.task, manifest.accounts, True)
         segments.add(manifest)
     rollup = replace(corpus.rollup, removed=segments.names)
@@ -208,8 +221,7 @@ def check_shares(store: Store, shares: FileEntry, alarm: Alarm) -> None:
     if not emptied:
         return
     said = ", ".join(
-        f"{row['kind']} {row['name'] or '(none)'} loses {row['removed']:,} of {row['documents']:,}"
-        for row in emptied[:SHOWN]
+        f"{row['kind']} {row['name']} loses {row['removed']:,} of {row['documents']:,}" for row in emptied[:SHOWN]
     )
     more = f", and {len(emptied) - SHOWN} more" if len(emptied) > SHOWN else ""
     raise SourceEmptied(

@@ -70,7 +70,7 @@ class Corpus:
         """The same with as much of the step as bears on this kind of task: another threshold finds no pairs anew."""
         retries = {task: list(levels) for task, levels in sorted(self.rollup.retries.items())}
         step = self.step.identity if kind is None else self.step.identity_for(kind)
-        earlier = [[*one.rollup.segments, *one.rollup.removed] for one in self.earlier]
+        earlier = [[one.store.url, *one.rollup.segments, *one.rollup.removed] for one in self.earlier]
         return identity(DEDUP, FORMAT, step, list(self.rollup.segments), retries, earlier)
 
     @property
@@ -153,12 +153,22 @@ class RemoveTask:
     @property
     def stage(self) -> str:
         """The stage of these tasks, for this corpus."""
-        return f"{DEDUP}/{self.corpus.id}/remove"
+        return remove_stage(self.corpus)
 
     @property
     def id(self) -> str:
         """Hash of the corpus and the task: the name of a segment is a hash of such ids alone."""
-        return identity(DEDUP, self.corpus.id, self.outcome.task)
+        return remove_id(self.corpus, self.outcome.task)
+
+
+def remove_stage(corpus: Corpus) -> str:
+    """The stage of the tasks that say what each process task loses."""
+    return f"{DEDUP}/{corpus.id}/remove"
+
+
+def remove_id(corpus: Corpus, task: str) -> str:
+    """The id of the task that says what this process task loses."""
+    return identity(DEDUP, corpus.id, task)
 
 
 def removed_before(task: DedupTask) -> Bits:
@@ -242,7 +252,7 @@ def perform_survivors(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, A
 
 def perform_shares(task: DedupTask) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """How much each domain and each folder of input lost."""
-    return {"shares": shares_of(task.corpus.files(task.inputs["shares"]))}, {}
+    return {"shares": shares_of(task.corpus.files(task.inputs["shares"]), task.corpus.step.alarm)}, {}
 
 
 PERFORMED: dict[str, Callable[[DedupTask], tuple[dict[str, pa.Table], dict[str, Any]]]] = {

@@ -10,7 +10,14 @@ import platform
 import sys
 from pathlib import Path
 
-from filters.errors import GristmillError, InputError, PreflightFailed, QuarantineBudgetExceeded, RecipeError
+from filters.errors import (
+    GristmillError,
+    InputError,
+    PreflightFailed,
+    QuarantineBudgetExceeded,
+    RecipeError,
+    SourceEmptied,
+)
 from infra.ending import ending_on_sigterm
 from infra.node import WAYS_OUT, differences, environment, expected_environment
 
@@ -27,7 +34,7 @@ def main() -> None:
     except GristmillError as error:
         # As in infra.cli, which may be imported only where there is nothing wrong with the head.
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, QuarantineBudgetExceeded):
+        if isinstance(error, QuarantineBudgetExceeded | SourceEmptied):
             raise SystemExit(3) from None
         raise SystemExit(2 if isinstance(error, RecipeError | InputError) else 1) from None
 

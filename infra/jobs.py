@@ -150,7 +150,7 @@ def submit(
     Given the same `job_id` again, nothing is started twice. Raises ClusterError where the cluster asks for no token,
     cannot be reached, or runs a job into the same output.
     """
-    job = replace(job, out=whereabouts(job.out))
+    job = replace(job, out=whereabouts(job.out), against=tuple(map(whereabouts, job.against)))
     for given in job.inputs:
         refuse_credentials(given)
     job_id = job_id or new_id()

@@ -118,6 +118,13 @@ def pack_and_publish(
 
     Raises QuarantineBudgetExceeded, SourceEmptied and OutputError.
     """
+    accounts = totals(outcomes(store, rollup), ()).accounts.checked("the run")
+    if (excess := over_budget(accounts)) and not allow_quarantined:
+        raise QuarantineBudgetExceeded(
+            f"{sum(accounts.quarantined.values()):,} of {accounts.documents:,} documents were quarantined, {excess:,} "
+            f"over the budget: {dict(accounts.quarantined)}. What was decided is committed: the same command with "
+            "--allow-quarantined packs it, and `gristmill retry` can then decide the quarantined ones again."
+        )
     if (step := options.recipe.step(Dedup)) is not None:
         earlier = [earlier_run(read_run(open_store(url)), step) for url in against]
         found = deduplicate(store, rollup, step, runner, earlier=earlier, report=report, on_stage=on_stage)
@@ -128,12 +135,6 @@ def pack_and_publish(
         dedup = {}
     whole = totals(outcomes(store, rollup), published_schemas(options))
     accounts = whole.accounts.checked("the run")
-    if (excess := over_budget(accounts)) and not allow_quarantined:
-        raise QuarantineBudgetExceeded(
-            f"{sum(accounts.quarantined.values()):,} of {accounts.documents:,} documents were quarantined, {excess:,} "
-            f"over the budget: {dict(accounts.quarantined)}. What was decided is committed: the same command with "
-            "--allow-quarantined packs it, and `gristmill retry` can then decide the quarantined ones again."
-        )
     files = pack(store, rollup, whole, options, runner, report=report, on_stage=on_stage)
     made = publish(
         Finished(

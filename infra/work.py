@@ -23,7 +23,7 @@ from pipelines.process import TaskOptions, process, reprocess
 from pipelines.read import record_starts
 from pipelines.recipe import FORMAT
 from pipelines.record import Position, Slice, Source
-from pipelines.schema import CLUSTERS, COPIES, DATASET
+from pipelines.schema import CLUSTERS, DATASET, SHOWN_DUPLICATES
 from pipelines.signals import signals_identity
 from pipelines.sources import current_version
 from pipelines.storage import StoredFile
@@ -45,7 +45,7 @@ def published_schemas(options: TaskOptions) -> dict[str, pa.Schema]:
     """The schema of each kind of file that a run with these options publishes."""
     schemas = options.schemas | {"dataset": DATASET}
     if options.recipe.step(Dedup) is not None:
-        schemas |= {"duplicates": COPIES, "clusters": CLUSTERS}
+        schemas |= {"duplicates": SHOWN_DUPLICATES, "clusters": CLUSTERS}
     return {kind: schemas[kind] for kind in KINDS if kind in schemas}
 
 

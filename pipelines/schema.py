@@ -95,7 +95,7 @@ COPY = [
 ]
 # As a task stores it: with the row in the file of kept rows that it is.
 DUPLICATES = pa.schema([*(pa.field(*column) for column in COPY), ("file", pa.uint16()), ("row", pa.uint32())])
-COPIES = pa.schema([pa.field(*column) for column in COPY])
+SHOWN_DUPLICATES = pa.schema([pa.field(*column) for column in COPY])
 # A kept document that stands for others: how many, itself among them, and how often FineWeb-2 would repeat it.
 CLUSTERS = pa.schema(
     [

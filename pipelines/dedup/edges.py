@@ -67,7 +67,7 @@ def pairs_within(
     """Candidate pairs of the buckets of a range, each once, sorted by (first, second), and the sizes of its buckets;
     where datatrove's survivors are asked for, its pairs in its sequence.
     """
-    columns = ["hash", "order"] + (["values"] if near.survivor == "datatrove" else [])
+    columns = ["hash", "order", "tie"] + (["values"] if near.survivor == "datatrove" else [])
     tables = list(hashed_rows(units, "bands", within, removed, columns))
     table = pa.concat_tables(tables) if tables else None
     if table is None or not table.num_rows:
@@ -78,9 +78,21 @@ def pairs_within(
         return pa.table({"first": first, "second": second}, PAIRS), {}
     order = ranked_order(numbers(table, "order"), documents, before)
     found = candidate_pairs(hashes, documents, order, cap=near.bucket_cap)
+    if found.left_out:  # only there does it matter which of two documents of one order comes first
+        by_tie = np.lexsort((numbers(table, "tie"), order))
+        order[by_tie] = np.cumsum(changes(order[by_tie], numbers(table, "tie")[by_tie])).astype(np.uint64)
+        found = candidate_pairs(hashes, documents, order, cap=near.bucket_cap)
     later = np.flatnonzero(found.second >= before)  # of a pair of earlier runs neither falls
     by = later[np.lexsort((found.second[later], found.first[later]))]
     return pa.table({"first": found.first[by], "second": found.second[by]}, PAIRS), found.says
+
+
+def changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where a row of these columns is not that before it; the first is none."""
+    found = np.zeros(len(columns[0]), np.bool_)
+    for column in columns:
+        found[1:] |= column[1:] != column[:-1]
+    return found
 
 
 def sorted_pairs(files: Iterable[StoredFile], column: str, within: Range, columns: Sequence[str]) -> pa.Table | None:

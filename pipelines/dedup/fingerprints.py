@@ -34,8 +34,10 @@ Unsigned = npt.NDArray[np.uint64]
 HASHED = pa.schema(
     [("high", pa.uint64()), ("low", pa.uint64()), ("row", pa.uint32()), ("order", pa.uint64()), ("id", pa.string())]
 )
-BANDS = pa.schema([("hash", pa.uint64()), ("row", pa.uint32()), ("order", pa.uint64())])
-"""And `values`, the minima of the band, where datatrove's sequence of pairs is asked for: it hangs on them."""
+BANDS = pa.schema([("hash", pa.uint64()), ("row", pa.uint32()), ("order", pa.uint64()), ("tie", pa.uint32())])
+"""`tie` is a hash of the id: in a bucket above the cap it decides, where orders are equal, with whom all compare. And
+`values`, the minima of the band, where datatrove's sequence of pairs is asked for: it hangs on them.
+"""
 FILES = {"url": "urls", "text": "texts", "twin": "twins"}
 """The file of each exact method."""
 HASHES = {"hash", "high", "low", "values", "sketch", "key"}
@@ -49,8 +51,8 @@ def signatures_schema(step: Dedup) -> pa.Schema:
         ("key", pa.binary(16)),
         ("id", pa.string()),
         ("order", pa.uint64()),
-        ("characters", pa.uint32()),
-        ("tokens", pa.uint32()),
+        ("characters", pa.int64()),
+        ("tokens", pa.int64()),
         ("domain", pa.string()),
     ]
     if step.minhash is not None:
@@ -61,6 +63,8 @@ def signatures_schema(step: Dedup) -> pa.Schema:
 def fingerprint_schemas(step: Dedup) -> dict[str, pa.Schema]:
     """The schema of each file that a task writes for this step, by name."""
     schemas = {"signatures": signatures_schema(step)} | {FILES[method]: HASHED for method in step.exact}
+    if step.minhash is not None:
+        schemas["twins"] = HASHED  # also where nothing is verified yet: then a threshold reads no text again
     return schemas | ({"bands": bands_schema(step.minhash)} if step.minhash is not None else {})
 
 
@@ -121,10 +125,11 @@ def packed_order(preferences: Sequence[str], facts: Facts) -> Unsigned:
 def dump_numbers(dumps: Sequence[str]) -> npt.NDArray[np.int64]:
     """Dumps of Common Crawl as numbers that rise with time; -1 where the name is no such dump's."""
     found = [CRAWL.fullmatch(dump) for dump in dumps]
-    return np.array([-1 if one is None else 100 * int(one[1]) + int(one[2]) for one in found], np.int64)
+    return np.array([-1 if one is None else 100 * int(one[1]) + int(one[2] or 0) for one in found], np.int64)
 
 
-CRAWL = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
+CRAWL = re.compile(r"CC-MAIN-(\d{4})(?:-(\d{2})|-\d{4})?")
+"""`CC-MAIN-2024-10`, and the first three: `CC-MAIN-2008-2009`, `CC-MAIN-2009-2010`, `CC-MAIN-2012`."""
 
 
 def unix_seconds(dates: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -221,7 +226,8 @@ class Fingerprints:
         found = hasher.signatures(texts)
         there = np.flatnonzero(found.shingles > 0)
         values = found.values[there]
-        self._tables["bands"].append(self._bands(values, rows[there], order[there]))
+        named = [xxhash.xxh3_64_intdigest(one.as_py().encode()) & 0xFFFFFFFF for one in ids.take(pa.array(there))]
+        self._tables["bands"].append(self._bands(values, rows[there], order[there], np.array(named, np.uint32)))
         if "twins" in self._tables:
             twins = signature_hashes(values)
             self._add_hashed("twins", twins, rows[there], order[there], ids.take(pa.array(there)))
@@ -232,12 +238,14 @@ class Fingerprints:
             stored[index] = packed[place * width : (place + 1) * width]
         return pa.array(stored, pa.binary(width))
 
-    def _bands(self, values: Unsigned, rows: npt.NDArray[np.uint32], order: Unsigned) -> pa.Table:
+    def _bands(
+        self, values: Unsigned, rows: npt.NDArray[np.uint32], order: Unsigned, tie: npt.NDArray[np.uint32]
+    ) -> pa.Table:
         near = self._step.minhash
         assert near is not None
         datatrove = near.survivor == "datatrove"
         hashes = merge_hashes(values, near.bands) if datatrove else band_hashes(values, near.parameters)
-        columns = [hashes.ravel(), np.repeat(rows, near.bands), np.repeat(order, near.bands)]
+        columns = [hashes.ravel(), *(np.repeat(one, near.bands) for one in (rows, order, tie))]
         arrays = [pa.array(one) for one in columns]
         if datatrove:
             packed = pa.py_buffer(values.astype("<u8").tobytes())

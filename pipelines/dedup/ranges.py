@@ -64,10 +64,9 @@ def rows_within(file: StoredFile, column: str, within: Range, columns: Sequence[
         groups = [
             index
             for index in range(parquet.num_row_groups)
-            if (found := parquet.metadata.row_group(index).column(place).statistics) is not None
-            and found.has_min_max
-            and found.min <= within.high
-            and found.max >= within.low
+            if (found := parquet.metadata.row_group(index).column(place).statistics) is None
+            or not found.has_min_max
+            or (found.min <= within.high and found.max >= within.low)
         ]
         table = parquet.read_row_groups(groups, columns=list(dict.fromkeys([column, *columns])), use_threads=False)
     values = table.column(column).combine_chunks()

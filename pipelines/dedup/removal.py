@@ -15,7 +15,7 @@ from pipelines.accounts import Accounts
 from pipelines.dedup.edges import described, numbers
 from pipelines.dedup.near import joined_tables, near_copies
 from pipelines.dedup.ranges import COPIES, Documents, Range, Unit, rows_within
-from pipelines.dedup.step import METHODS, Dedup
+from pipelines.dedup.step import METHODS, Alarm, Dedup
 from pipelines.dedup.survivors import rehydration_weights
 from pipelines.schema import CLUSTERS, DUPLICATES, ORDER, read_table
 from pipelines.storage import StoredFile
@@ -23,11 +23,11 @@ from pipelines.storage import StoredFile
 REMOVED = pa.schema(
     [
         ("document", pa.int64()),
-        ("method", pa.string()),
+        ("method", pa.large_string()),
         ("representative", pa.int64()),
         ("similarity", pa.float64()),
-        ("representative_id", pa.string()),
-        ("representative_run", pa.string()),
+        ("representative_id", pa.large_string()),
+        ("representative_run", pa.large_string()),
         ("size", pa.int64()),
     ]
 )
@@ -40,6 +40,7 @@ SIZES = pa.schema([("document", pa.int64()), ("size", pa.int64())])
 SHARES = pa.schema([("kind", pa.string()), ("name", pa.string()), ("documents", pa.int64()), ("removed", pa.int64())])
 """How much a domain, or a folder of input files, lost."""
 SHOWN_SHARES = 10_000
+HELD_SHARES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,29 +75,29 @@ def fallen(
     before = sum(documents for _, documents in earlier)
     found = [(method, *read_copies(files)) for method, files in copies.items()]
     near = near_copies(step.minhash, units, edges, pairs, count, before) if step.minhash is not None else None
-    documents = [one[1] for one in found] + ([near.documents] if near is not None else [])
-    standing = [one[2] for one in found] + ([near.representatives] if near is not None else [])
-    similar = [np.full(len(one[1]), np.nan if one[0] == "url" else 1.0) for one in found]
-    similar += [near.similarity] if near is not None else []
-    methods = [
-        np.full(len(one), METHODS.index(name), np.uint8)
-        for one, name in zip(documents, names(found, near), strict=True)
+    every = [
+        (method, documents, standing, np.full(len(documents), np.nan if method == "url" else 1.0))
+        for method, documents, standing in found
     ]
-    document = np.concatenate(documents)
+    if near is not None:
+        later = near.documents >= before  # components may join documents of earlier runs: those stay
+        every.append(("minhash", near.documents[later], near.representatives[later], near.similarity[later]))
+    document = np.concatenate([one[1] for one in every])
     by = np.argsort(document, kind="stable")
     document = document[by]
-    method = np.concatenate(methods)[by]
-    representative, similarity = resolved(document, np.concatenate(standing)[by], np.concatenate(similar)[by], method)
+    method = np.concatenate([np.full(len(one[1]), METHODS.index(one[0]), np.uint8) for one in every])[by]
+    standing, similar = (np.concatenate([one[part] for one in every])[by] for part in (2, 3))
+    representative, similarity = resolved(document, standing, similar, method)
     heads, place, sizes = np.unique(representative, return_inverse=True, return_counts=True)
     sizes = sizes + 1
     known = described(units(), heads, ["id"])
     columns = {
         "document": document,
-        "method": pa.DictionaryArray.from_arrays(pa.array(method), list(METHODS)).cast(pa.string()),
+        "method": pa.array(list(METHODS), pa.large_string()).take(pa.array(method)),
         "representative": representative,
         "similarity": pa.array(similarity, from_pandas=True),
-        "representative_id": known.column("id").take(pa.array(place)),
-        "representative_run": runs_of(representative, earlier),
+        "representative_id": known.column("id").cast(pa.large_string()).take(pa.array(place)),
+        "representative_run": earlier_names(representative, earlier),
         "size": sizes[place],
     }
     counted, of_size = np.unique(sizes, return_counts=True)
@@ -111,16 +112,11 @@ def fallen(
     )
 
 
-def runs_of(documents: Documents, earlier: Sequence[tuple[str, int]]) -> pa.Array:
+def earlier_names(documents: Documents, earlier: Sequence[tuple[str, int]]) -> pa.Array:
     """The name of the earlier run that each document is of; null for those of this run."""
     ends = np.cumsum([documents for _, documents in earlier], dtype=np.int64)
     index = np.searchsorted(ends, documents, side="right")
-    return pa.array([name for name, _ in earlier] + [None], pa.string()).take(pa.array(index))
-
-
-def names(found: Sequence[tuple[str, Documents, Documents]], near: object) -> list[str]:
-    """The methods, in order."""
-    return [one[0] for one in found] + (["minhash"] if near is not None else [])
+    return pa.array([name for name, _ in earlier] + [None], pa.large_string()).take(pa.array(index))
 
 
 def read_copies(files: Sequence[StoredFile]) -> tuple[Documents, Documents]:
@@ -180,7 +176,7 @@ def removal_of(units: Sequence[Unit], removed: Removed) -> tuple[dict[str, pa.Ta
     tables = {
         "duplicates": stacked(gone, DUPLICATES).sort_by(by_place),
         "clusters": stacked(heads, CLUSTERS).sort_by(by_place),
-        "shares": summed(shares),
+        "shares": added_up(shares).to_arrow().cast(SHARES),
     }
     return tables, change
 
@@ -223,24 +219,26 @@ def share_rows(domains: pa.ChunkedArray, paths: pa.ChunkedArray, removed: Docume
     ).drop_nulls("name")
 
 
-def summed(frames: Sequence[pl.DataFrame]) -> pa.Table:
-    """Shares added up, sorted by kind and name."""
-    none = pl.from_arrow(SHARES.empty_table())
-    assert isinstance(none, pl.DataFrame)
-    whole = pl.concat([none, *frames])
-    added = whole.group_by("kind", "name").agg(pl.sum("documents"), pl.sum("removed")).sort("kind", "name")
-    return added.to_arrow().cast(SHARES)
-
-
-def shares_of(files: Iterable[StoredFile]) -> pa.Table:
-    """The shares of all tasks, added up; of each kind those that lost most, `SHOWN_SHARES` of them."""
-    whole = pl.from_arrow(SHARES.empty_table())
-    assert isinstance(whole, pl.DataFrame)
+def shares_of(files: Iterable[StoredFile], alarm: Alarm) -> pa.Table:
+    """The shares of all tasks, added up: those that the alarm is for, and of each kind the `SHOWN_SHARES` that lost
+    most; these first. Holds a row for each domain, and as many or `HELD_SHARES` more.
+    """
+    held: list[pl.DataFrame] = []
     for file in files:
         found = pl.from_arrow(read_table(file))
         assert isinstance(found, pl.DataFrame)
-        whole = pl.concat([whole, found]).group_by("kind", "name").agg(pl.sum("documents"), pl.sum("removed"))
-    most = whole.sort(["kind", "removed", "name"], descending=[False, True, False]).group_by(
-        "kind", maintain_order=True
-    )
-    return most.head(SHOWN_SHARES).to_arrow().cast(SHARES)
+        held.append(found)
+        if sum(map(len, held[1:])) > max(HELD_SHARES, len(held[0])):
+            held = [added_up(held)]
+    whole = added_up(held).with_columns(place=pl.col("removed").rank("ordinal", descending=True).over("kind"))
+    emptied = (pl.col("documents") >= alarm.documents) & (pl.col("removed") > alarm.fraction * pl.col("documents"))
+    shown = whole.filter(emptied | (pl.col("place") <= SHOWN_SHARES)).drop("place")
+    return shown.sort("kind", "removed", "name", descending=[False, True, False]).to_arrow().cast(SHARES)
+
+
+def added_up(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Shares added up by kind and name, sorted by both."""
+    none = pl.from_arrow(SHARES.empty_table())
+    assert isinstance(none, pl.DataFrame)
+    whole = pl.concat([none, *frames]).group_by("kind", "name").agg(pl.sum("documents"), pl.sum("removed"))
+    return whole.sort("kind", "name")

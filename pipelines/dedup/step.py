@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.dedup.minhash import MinHash
-from pipelines.recipe_data import Data
+from pipelines.recipe_data import Data, known_words
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -27,6 +27,8 @@ SPEAKS_OF = {
 EXACT = ("url", "text", "twin")
 """Methods that compare 128-bit hashes, in the order in which they are applied. Twins have one whole signature."""
 METHODS = (*EXACT, "minhash")
+REVISION = 1
+"""Raise where the same step would find other copies, or store them otherwise."""
 
 
 class ByUrl(Data):
@@ -61,7 +63,16 @@ class NearDuplicates(Data):
     threshold: Fraction | None = 0.75
     mode: Literal["greedy", "components"] = "greedy"
     survivor: Literal["preferred", "datatrove"] = "preferred"
-    bucket_cap: PositiveInt = 64
+    bucket_cap: Annotated[int, Field(gt=0, le=1 << 16)] = 64
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        known_words(self.words)
+        if self.bands * self.rows >= 1 << 16:
+            raise ValueError(
+                f"a signature of {self.bands} x {self.rows} hashes: at most 65,535, so that matches fit 16 bits"
+            )
+        return self
 
     @model_validator(mode="after")
     def _survivor_can_be_had(self) -> Self:
@@ -117,10 +128,12 @@ class Dedup(Data):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that bears on what is removed."""
-        return self.model_dump(exclude={"alarm"})
+        return self.model_dump(exclude={"alarm"}) | {"revision": REVISION}
 
     def identity_for(self, kind: str) -> dict[str, Any]:
         """What of it bears on one stage: copies and pairs do not depend on the threshold, nor on what is chosen."""
+        if kind == "shares":
+            return self.identity | {"alarm": self.alarm.model_dump()}
         if kind not in (*EXACT, "earlier", "pairs", "attach"):
             return self.identity
         cap = None if kind in EXACT or self.minhash is None else self.minhash.bucket_cap
@@ -129,7 +142,7 @@ class Dedup(Data):
     @property
     def fingerprints(self) -> dict[str, Any]:
         """Everything that bears on what is stored of each document: all else may change without reading texts."""
-        said = self.model_dump(include={"url", "precedence"}) | {"exact": list(self.exact)}
+        said = self.model_dump(include={"url", "precedence"}) | {"text": self.text is not None, "revision": REVISION}
         if self.minhash is not None:
             said["minhash"] = self.minhash.model_dump(
                 include={"ngram", "bands", "rows", "hash", "seed", "words", "survivor"}

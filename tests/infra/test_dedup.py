@@ -315,6 +315,60 @@ def test_a_corpus_of_nothing_and_of_one_document_are_defined(tmp_path: Path) -> 
         assert verify(done) > 0
 
 
+def test_permuted_inputs_have_the_same_survivors_in_buckets_above_the_cap(
+    tmp_path: Path, make_sentences: Callable[[int], str]
+) -> None:
+    """All of one length and no date: which ones a bucket compares with hangs on nothing but their ids."""
+    rng = random.Random(3)
+    words = make_sentences(1).split()[:120]
+    some = []
+    for number in range(60):
+        mine = list(words)
+        for place in rng.sample(range(120), 1 + number % 2):
+            mine[place] = "".join(rng.choices("abcdefghij", k=len(mine[place])))
+        some.append({"id": f"doc-{number:02d}", "text": " ".join(mine), "url": "", "date": ""})
+    assert len({len(one["text"]) for one in some}) == 1
+    found = []
+    for seed in range(3):
+        random.Random(seed).shuffle(some)
+        step = recipe(minhash={"threshold": 0.8, "bucket_cap": 3})
+        done = ran(step, written(tmp_path / f"in{seed}", some, 3), tmp_path / f"out{seed}")
+        assert done.dedup["left_out"] > 100
+        found.append(kept(done))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("mode", ["greedy", "components"])
+def test_what_an_earlier_run_kept_stays(tmp_path: Path, mode: str) -> None:
+    """Two documents of the earlier run that only a new one joins: the new one falls, and nothing else."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [letters[number // 26] + letters[number % 26] for number in range(400)]
+    texts = {"left": words[:200], "right": words[40:240], "middle": words[20:220]}
+    rows_of = [{"id": name, "text": " ".join(found), "url": "", "date": ""} for name, found in texts.items()]
+    step = recipe(minhash={"threshold": 0.75, "mode": mode})
+    first = ran(step, written(tmp_path / "in1", rows_of[:2], 1), tmp_path / "out1")
+    assert kept(first) == {"left", "right"}
+    second = ran(step, written(tmp_path / "in2", rows_of[2:], 1), tmp_path / "out2", against=[first.store.url])
+    assert verify(second) > 0
+    assert (second.accounts.kept, second.dedup["removed"]) == (0, {"minhash": 1})
+
+
+def test_a_run_is_not_deduplicated_against_itself_nor_twice_against_one(source: Path, tmp_path: Path) -> None:
+    step = recipe(text={})
+    first = ran(step, source, tmp_path / "first")
+    for against, out in (([first.store.url], "first"), ([first.store.url, f"{tmp_path}/./first"], "second")):
+        with pytest.raises(InputError, match="--against names"):
+            ran(step, source, tmp_path / out, against=against)
+    assert read_run(open_store(tmp_path / "first")).dataset_sha256 == first.dataset_sha256
+
+
+def test_numbers_that_no_count_can_be_are_kept_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pl.DataFrame({"text": ["a text"], "id": ["1"], "token_count": [-1]}).write_parquet(folder / "a.parquet")
+    assert rows(ran(recipe(text={}), folder, tmp_path / "out"), "dataset")["token_count"].to_list() == [-1]
+
+
 def dumps(documents: Sequence[Document], folder: Path) -> list[Path]:
     """The documents as three dumps, dealt so that copies lie in several."""
     found = []
