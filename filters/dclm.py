@@ -46,8 +46,8 @@ SYMBOLS = ("#", "...", ". . .", "…")
 
 def stop_word(words: Sequence[str]) -> list[bool]:
     """Say of each word whether it is one of Gopher's stop words in any case."""
-    wanted = frozenset(GOPHER_STOP_WORDS)
-    return [word.lower() in wanted for word in words]
+    wanted, longest = frozenset(GOPHER_STOP_WORDS), max(map(len, GOPHER_STOP_WORDS))
+    return [len(word) <= longest and word.lower() in wanted for word in words]
 
 
 STOP_WORD = Feature(name="stop_word_any_case", dtype=np.uint8, of=stop_word)

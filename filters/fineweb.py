@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from filters.punctuation import TERMINAL
 from filters.rule import Family, Measured, Paper, Rule, Signal, Signals
 
@@ -67,36 +69,36 @@ def measured_repeats(batch: TextBatch) -> dict[str, Measured]:
     }
 
 
-def short_lines(documents: list[list[str]]) -> Counts:
-    """Lines of at most SHORT_LINE characters, per document."""
-    from filters.batch import integers
-
-    return integers(sum(len(line) <= SHORT_LINE for line in lines) for lines in documents)
-
-
 def measured(batch: TextBatch) -> Signals:
     """Blank lines are no lines."""
     from filters.batch import counted, integers, ratio
 
     lines = integers(map(len, batch.filled_lines))
     ended = integers(sum(line[-1] in TERMINAL for line in lines) for lines in batch.filled_lines)
+    short = integers(sum(len(line) <= SHORT_LINE for line in lines) for lines in batch.filled_lines)
     return {
         LINES.name: counted(lines),
         PUNCT.name: ratio(ended, lines),
-        SHORT.name: ratio(short_lines(batch.filled_lines), lines),
+        SHORT.name: ratio(short, lines),
         **measured_repeats(batch),
     }
 
 
 def measured_2024_04(batch: TextBatch) -> Signals:
     """Blank lines are lines, but no duplicates."""
-    from filters.batch import integers, ratio
+    from filters.batch import ratio
+    from filters.kernels_lines import summed_by_text
 
-    lines = integers(map(len, batch.newline_lines))
-    ended = integers(sum(line.endswith(STOP_MARKS_2024_04) for line in lines) for lines in batch.newline_lines)
+    of, marks = batch.lines, [ord(mark) for mark in STOP_MARKS_2024_04]
+    lengths = of.ends - of.starts
+    filled = np.flatnonzero(lengths)
+    ended = np.zeros(len(lengths), np.int64)
+    ended[filled] = np.isin(batch.points.values[of.ends[filled] - 1], marks)
+    short = (lengths <= SHORT_LINE).astype(np.int64)
+    lines = np.diff(of.offsets)
     return {
-        PUNCT_2024_04.name: ratio(ended, lines),
-        SHORT_2024_04.name: ratio(short_lines(batch.newline_lines), lines),
+        PUNCT_2024_04.name: ratio(summed_by_text(ended, of.offsets), lines),
+        SHORT_2024_04.name: ratio(summed_by_text(short, of.offsets), lines),
         **measured_repeats(batch),
     }
 

@@ -7,6 +7,7 @@ result on disk.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -262,9 +263,75 @@ def summed(codes: Codes, offsets: Offsets, values: npt.NDArray[Any]) -> Counts:
     """Return, per document, the sum of values[code] over its codes."""
     sums = np.zeros(len(offsets) - 1, np.int64)
     for document in range(len(offsets) - 1):
-        for at in range(offsets[document], offsets[document + 1]):
-            sums[document] += values[codes[at]]
+        total = 0
+        for code in codes[offsets[document] : offsets[document + 1]]:
+            total += values[np.uint32(code)]  # without a sign there is no index from the end to allow for
+        sums[document] = total
     return sums
+
+
+@compiled
+def longest_of(offsets: Offsets) -> int:
+    """The largest number of units of a document."""
+    longest = 0
+    for document in range(len(offsets) - 1):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    return longest
+
+
+@compiled
+def beyond(units: npt.NDArray[Any]) -> int:
+    """One more than the highest unit; 0 where there is none."""
+    most = -1
+    for unit in units:
+        most = max(most, int(unit))
+    return most + 1
+
+
+@compiled
+def renumbered(units: npt.NDArray[Any], known: Codes, order: Codes, numbers: Codes, counts: Codes) -> int:
+    """Number the distinct units, which are not negative, from 0 in the order of their first places; return how many
+    there are.
+
+    Afterwards numbers[k] is the number of the unit at k, order[number] the unit, and counts[number] how often it
+    occurs. `known` has a zero for each unit that can be, before and after.
+    """
+    held = 0
+    for at in range(len(units)):
+        unit = units[at]
+        number = known[unit]
+        if number == 0:
+            order[held] = unit
+            counts[held] = 0
+            held += 1
+            number = known[unit] = held
+        numbers[at] = number - 1
+        counts[number - 1] += 1
+    for unit in order[:held]:
+        known[unit] = 0
+    return held
+
+
+@compiled
+def distribution(units: npt.NDArray[Any], offsets: Offsets) -> tuple[Counts, npt.NDArray[np.float64]]:
+    """Return, per document, the number of distinct units and the entropy of their distribution in nats.
+
+    The entropy of a document without units is NaN.
+    """
+    documents, longest = len(offsets) - 1, longest_of(offsets)
+    distinct, entropy = np.zeros(documents, np.int64), np.full(documents, np.nan)
+    known, order = np.zeros(beyond(units), np.int32), np.empty(longest, np.int32)
+    numbers, counts = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    for document in range(documents):
+        total = offsets[document + 1] - offsets[document]
+        own = units[offsets[document] : offsets[document + 1]]
+        distinct[document] = renumbered(own, known, order, numbers, counts)
+        if total:
+            entropy[document] = 0
+        for count in counts[: distinct[document]]:
+            share = count / total
+            entropy[document] -= share * math.log(share)
+    return distinct, entropy
 
 
 @compiled
@@ -278,12 +345,13 @@ def lines(points: npt.NDArray[np.uint32], offsets: Offsets) -> tuple[Counts, Cou
     line = 0
     for document in range(len(offsets) - 1):
         first[document] = line
-        start = offsets[document]
-        for at in range(offsets[document], offsets[document + 1]):
-            if points[at] == LINE_FEED:
-                starts[line], ends[line] = start, at
+        base = start = offsets[document]
+        own = points[base : offsets[document + 1]]
+        for at in range(len(own)):
+            if own[at] == LINE_FEED:
+                starts[line], ends[line] = start, base + at
                 line += 1
-                start = at + 1
+                start = base + at + 1
         starts[line], ends[line] = start, offsets[document + 1]
         line += 1
     first[len(offsets) - 1] = line

@@ -14,8 +14,8 @@ def distinct_members(codes: Codes, offsets: Offsets, member: npt.NDArray[np.uint
     counts = np.zeros(len(offsets) - 1, np.int64)
     last_seen = np.full(size + 1, -1, np.int64)
     for document in range(len(offsets) - 1):
-        for at in range(offsets[document], offsets[document + 1]):
-            found = member[codes[at]]
+        for code in codes[offsets[document] : offsets[document + 1]]:
+            found = member[np.uint32(code)]
             if found != 0 and last_seen[found] != document:
                 last_seen[found] = document
                 counts[document] += 1

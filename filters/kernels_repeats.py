@@ -20,8 +20,11 @@ from filters.kernels import (
     Counts,
     Hashes,
     Offsets,
+    beyond,
     compiled,
+    longest_of,
     mixed,
+    renumbered,
 )
 from filters.kernels_words import Points
 
@@ -42,14 +45,14 @@ HALF = np.uint64(32)
 LOW = 0xFFFFFFFF
 PRIME = np.uint64(0x100000001B3)  # FNV's, to mix one code point after another
 TOP_BITS = np.uint64(40)
-KEYS_PER_PART = 8192  # their table of 16,384 slots takes 256 kB
+KEYS_PER_PART = 8192  # their table of 32,768 slots takes 256 kB
 
 
 @compiled
-def partition(keys: Hashes, places: Codes, count: int, mixes: Hashes, rows: Codes) -> Counts:
-    """Sort the keys at places[:count], mixed, into parts by some of their bits, with the rows of `places` of each.
+def partition(keys: Hashes, places: Codes, count: int, mixes: Hashes, by_part: Codes) -> Counts:
+    """Sort the keys at places[:count], mixed, into parts by some of their bits, with the place of each.
 
-    Returns where each part begins in `mixes` and `rows`, and where the last one ends.
+    Returns where each part begins in `mixes` and `by_part`, and where the last one ends.
     """
     parts = 1
     while parts * KEYS_PER_PART < count:
@@ -61,10 +64,10 @@ def partition(keys: Hashes, places: Codes, count: int, mixes: Hashes, rows: Code
     for part in range(parts):
         heads[part + 1] += heads[part]
     free = heads[:-1].copy()
-    for row in range(count):
-        mix = mixed(keys[places[row]])
+    for place in places[:count]:
+        mix = mixed(keys[place])
         to = (mix >> TOP_BITS) & mask
-        mixes[free[to]], rows[free[to]] = mix, row
+        mixes[free[to]], by_part[free[to]] = mix, place
         free[to] += 1
     return heads
 
@@ -93,15 +96,15 @@ def counted(keys: Hashes, ids: Codes, seen: Codes, known: Hashes, table: Counts,
 
 
 @compiled
-def numbered(keys: Hashes, places: Codes, count: int, times: Codes, mixes: Hashes, rows: Codes) -> int:
+def numbered(keys: Hashes, places: Codes, count: int, times: Codes, mixes: Hashes, by_part: Codes) -> int:
     """Give equal keys at places[:count], which rise, one number; return how many places have a key that occurs again.
 
     They are places[:kept] afterwards, in the same order; times[place] is how often the key there occurs. `mixes` and
-    `rows` are room to work in.
+    `by_part` are room to work in.
     """
     if count == 0:
         return 0
-    heads = partition(keys, places, count, mixes, rows)
+    heads = partition(keys, places, count, mixes, by_part)
     most = 8
     for part in range(len(heads) - 1):
         most = max(most, heads[part + 1] - heads[part])
@@ -115,7 +118,7 @@ def numbered(keys: Hashes, places: Codes, count: int, times: Codes, mixes: Hashe
         first, last = heads[part], heads[part + 1]
         distinct = counted(mixes[first:last], ids, seen, known, table, part + 1)
         for at in range(first, last):
-            place, number = places[rows[at]], ids[at - first]
+            place, number = by_part[at], ids[at - first]
             times[place] = seen[number]
             keys[place] = np.uint64(before + number)
         before += distinct
@@ -189,20 +192,21 @@ def repeated_ngrams(codes: Codes, offsets: Offsets, sizes: npt.NDArray[np.int32]
     """
     documents = len(offsets) - 1
     counts = np.zeros((documents, len(SIZES), 3), np.int64)
-    longest = 0
-    for document in range(documents):
-        longest = max(longest, offsets[document + 1] - offsets[document])
+    longest = longest_of(offsets)
     keys, times, ends = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.zeros(longest + 1, np.int64)
-    mixes, rows, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    mixes, by_part, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    known, order, seen = np.zeros(beyond(codes), np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(documents):
-        words = offsets[document + 1] - offsets[document]
+        own = codes[offsets[document] : offsets[document + 1]]
+        words, kept = len(own), 0
+        renumbered(own, known, order, by_part, seen)
         for place in range(words):
-            code = codes[offsets[document] + place]
-            keys[place], places[place] = np.uint64(code), place
-            ends[place + 1] = ends[place] + sizes[code]
-        kept = numbered(keys, places, words, times, mixes, rows)
+            ends[place + 1] = ends[place] + sizes[own[place]]
+            number = by_part[place]
+            keys[place], times[place], places[kept] = number, seen[number], place
+            kept += times[place] > 1
         for size in range(SMALLEST, min(SIZES[-1], words) + 1):
-            kept = numbered(keys, places, paired(keys, places, kept), times, mixes, rows)
+            kept = numbered(keys, places, paired(keys, places, kept), times, mixes, by_part)
             again, reach, row = places[:kept], ends[: words + 1], counts[document, size - SMALLEST]
             if size <= LARGEST_TOP:
                 top_columns(keys, again, size, reach, times, row)
@@ -218,6 +222,25 @@ def utf8_length(point: np.uint32) -> int:
 
 
 @compiled
+def utf8_size(points: Points) -> int:
+    """Bytes of code points in UTF-8."""
+    size = 0
+    for point in points:
+        size += utf8_length(point)
+    return size
+
+
+@compiled
+def hashed(points: Points) -> np.uint64:
+    """A 64-bit hash of code points."""
+    key = ONE
+    for point in points:
+        key = (key ^ np.uint64(point)) * PRIME
+        key ^= key >> HALF
+    return key
+
+
+@compiled
 def repeated_parts(
     points: Points, starts: Counts, ends: Counts, offsets: Offsets, blank: bool, in_bytes: bool
 ) -> Counts:
@@ -225,33 +248,35 @@ def repeated_parts(
 
     A part is a span of code points; empty ones count if `blank`. Sizes are characters, or bytes of UTF-8. Parts are
     compared by a 64-bit hash: among 100,000 of one document two differ and are taken for equal with probability 3e-10.
+    Only those are hashed that have the length and both outer characters of another.
     """
     documents = len(offsets) - 1
     counts = np.zeros((documents, 4), np.int64)
-    longest = 0
-    for document in range(documents):
-        longest = max(longest, offsets[document + 1] - offsets[document])
+    longest = longest_of(offsets)
     keys, times, sizes = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int64)
-    mixes, rows, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    mixes, by_part, places = np.empty(longest, np.uint64), np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(documents):
-        parts = 0
-        for part in range(offsets[document], offsets[document + 1]):
-            if ends[part] == starts[part] and not blank:
+        first, parts, row = offsets[document], 0, counts[document]
+        for part in range(first, offsets[document + 1]):
+            start, end, at = starts[part], ends[part], part - first
+            sizes[at] = utf8_size(points[start:end]) if in_bytes else end - start
+            if end > start:
+                outer = np.uint64(points[start]) << HALF | np.uint64(points[end - 1])
+                keys[at] = mixed(outer) + np.uint64(end - start)
+            elif blank:
+                keys[at] = 0
+            else:
                 continue
-            key, size = np.uint64(ends[part] - starts[part]), 0
-            for point in points[starts[part] : ends[part]]:
-                key = (key ^ np.uint64(point)) * PRIME
-                key ^= key >> HALF
-                size += utf8_length(point) if in_bytes else 1
-            keys[parts], places[parts], sizes[parts] = key, parts, size
+            places[parts] = at
             parts += 1
-        numbered(keys, places, parts, times, mixes, rows)
-        counts[document, PARTS] = parts
-        for part in range(parts):
-            counts[document, SIZE] += sizes[part]
-            if times[part] > 1:
-                counts[document, REPEATED] += 1
-                counts[document, REPEATED_SIZE] += sizes[part]
+            row[SIZE] += sizes[at]
+        row[PARTS] = parts
+        kept = numbered(keys, places, parts, times, mixes, by_part)
+        for at in places[:kept]:
+            keys[at] = hashed(points[starts[first + at] : ends[first + at]]) + np.uint64(sizes[at])
+        row[REPEATED] = numbered(keys, places, kept, times, mixes, by_part)
+        for at in places[: row[REPEATED]]:
+            row[REPEATED_SIZE] += sizes[at]
     return counts
 
 

@@ -268,16 +268,15 @@ def stop_word_places(chunks: Sequence[str]) -> list[int]:
 
 STOP_WORD = Feature(name="matrix_stop_word", dtype=np.uint16, of=stop_word_places)
 ALL_UPPER = Feature(
-    name="matrix_all_upper", dtype=np.uint8, of=lambda chunks: [chunk.isalpha() and chunk.isupper() for chunk in chunks]
+    name="matrix_all_upper", dtype=np.uint8, of=lambda chunks: [chunk.isupper() and chunk.isalpha() for chunk in chunks]
 )
 
 
 def measured_chunks(batch: TextBatch) -> dict[str, Measured]:
     """The signals of what lies between white space."""
     from filters.batch import counted, ratio
-    from filters.kernels import summed
+    from filters.kernels import distribution, summed
     from filters.kernels_fineweb2 import distinct_members
-    from filters.kernels_redpajama import distribution
 
     of = batch.words(WHITESPACE)
     distinct, entropy = distribution(of.codes, of.offsets)

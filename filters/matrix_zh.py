@@ -220,12 +220,12 @@ def measured_normal(batch: TextBatch) -> dict[str, Measured]:
     from filters import kernels_matrix as kernels
     from filters.batch import counted, ratio
     from filters.characters import point_classes
-    from filters.kernels_characters import character_distribution
+    from filters.kernels import distribution
 
     points, offsets, classes = batch.points.values, batch.points.offsets, point_classes()
     counts = kernels.character_counts(points, offsets, classes)
     marks = kernels.line_marks(points, offsets, classes)
-    distinct, entropy = character_distribution(points, offsets)
+    distinct, entropy = distribution(points, offsets)
     return {
         CHARACTERS.name: counted(batch.characters),
         DIGITS.name: ratio(counts[:, kernels.DIGITS], counts[:, kernels.WORD_OR_SPACE]),

@@ -19,6 +19,7 @@ rps_doc_ldnoobw_words and rps_doc_ut1_blacklist (lists).
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from filters.rule import Family, Measured, Paper, Signal, Signals
 from filters.splitter import Feature
+from filters.splitters_words import WHITESPACE
 
 if TYPE_CHECKING:
     from filters.batch import Counts, TextBatch
@@ -73,11 +75,16 @@ you've your yours yourself yourselves z zero
 SMART = frozenset(SMART_WORDS.split())
 """The English stop words of the SMART system (Salton and Buckley), which RedPajama and MAP-NEO use."""
 
-LOREM = Feature(
-    name="redpajama_lorem",
-    dtype=np.uint8,
-    of=lambda words: [word.endswith("lorem") + 2 * word.startswith("ipsum") for word in words],
-)
+
+def lorem_marks(words: Sequence[str]) -> npt.ArrayLike:
+    """Of each word 1 if it ends with "lorem", plus 2 if it begins with "ipsum"."""
+    together = " ".join(words)
+    if "lorem" not in together and "ipsum" not in together:
+        return np.zeros(len(words), np.uint8)
+    return [word.endswith("lorem") + 2 * word.startswith("ipsum") for word in words]
+
+
+LOREM = Feature(name="redpajama_lorem", dtype=np.uint8, of=lorem_marks)
 
 Kind = Literal["count", "ratio", "score"]
 
@@ -167,6 +174,21 @@ def word_kinds() -> npt.NDArray[np.uint8]:
     return table
 
 
+def raw_words_of(column: int) -> Feature[np.uint32]:
+    """Of each chunk between white space that column of `kernels_redpajama.raw_words`: raw words do not cross chunks."""
+
+    def of(chunks: Sequence[str]) -> npt.NDArray[np.int64]:
+        from filters.kernels_redpajama import raw_words
+        from filters.tokens import code_points
+
+        return raw_words(*code_points(chunks), word_kinds(), stop_word_keys())[:, column]
+
+    return Feature(name=f"redpajama_raw_words_{column}", dtype=np.uint32, of=of)
+
+
+RAW_WORDS = tuple(map(raw_words_of, range(4)))
+
+
 @cache
 def normal_forms() -> npt.NDArray[np.uint8]:
     """What each code point becomes in normalised text: characters, and 16 times those that are numeric.
@@ -191,40 +213,47 @@ def normal_forms() -> npt.NDArray[np.uint8]:
 def measured_words(batch: TextBatch) -> dict[str, Measured]:
     """The signals of normalised words."""
     from filters.batch import counted, ratio
-    from filters.kernels_redpajama import lorem_ipsums, repeats
+    from filters.kernels import distribution, summed
+    from filters.kernels_redpajama import lorem_ipsums
+    from filters.kernels_repeats import COVERED, FIRST, LONGEST, repeated_ngrams
     from filters.splitters_redpajama import NORMALISED_WORDS
 
     of = batch.words(NORMALISED_WORDS)
-    counts, entropy = repeats(of.codes, of.offsets, of.length)
-    total, characters = np.diff(of.offsets), counts[:, 1]
+    distinct, entropy = distribution(of.codes, of.offsets)
+    total, characters = np.diff(of.offsets), summed(of.codes, of.offsets, of.length)
+    counts = repeated_ngrams(of.codes, of.offsets, of.length)
+    top = np.where(counts[:, :, LONGEST] > 0, counts[:, :, FIRST], 0)  # what occurs once is no repeat
     signals = {
         WORDS.name: counted(total),
         MEAN_LENGTH.name: ratio(characters, total),
-        UNIQUE.name: ratio(counts[:, 0], total),
+        UNIQUE.name: ratio(distinct, total),
         ENTROPY.name: Measured(score=entropy.astype(np.float32)),
         LOREM_IPSUM.name: ratio(
             lorem_ipsums(of.codes, of.offsets, of.feature(LOREM)), characters + np.maximum(total - 1, 0)
         ),
     }
-    grams = (*TOP, *DUPLICATES)
-    return signals | {signal.name: ratio(counts[:, 2 + at], characters) for at, signal in enumerate(grams)}
+    for at, signal in enumerate((*TOP, *DUPLICATES)):
+        signals[signal.name] = ratio(top[:, at] if at < len(TOP) else counts[:, at, COVERED], characters)
+    return signals
 
 
 def measured_text(batch: TextBatch) -> dict[str, Measured]:
     """The signals of raw words and of the whole text."""
     from filters.batch import counted, ratio
     from filters.characters import point_classes
-    from filters.kernels_redpajama import raw_words, sentences
+    from filters.kernels import summed
+    from filters.kernels_redpajama import sentences
 
-    points, offsets = batch.points.values, batch.points.offsets
-    counts = raw_words(points, offsets, word_kinds(), stop_word_keys())
-    words = counts[:, 0]
+    points, offsets, chunks = batch.points.values, batch.points.offsets, batch.words(WHITESPACE)
+    words, no_alpha, all_caps, stop_words = (
+        summed(chunks.codes, chunks.offsets, chunks.feature(feature)) for feature in RAW_WORDS
+    )
     symbols = batch.occurrences("#") + batch.occurrences("...") + batch.occurrences("…")
     return {
         CURLY.name: ratio(batch.occurrences("{") + batch.occurrences("}"), batch.characters),
-        NO_ALPHA.name: ratio(counts[:, 1], words),
-        ALL_CAPS.name: ratio(counts[:, 2], words),
-        STOP_WORDS.name: ratio(counts[:, 3], words),
+        NO_ALPHA.name: ratio(no_alpha, words),
+        ALL_CAPS.name: ratio(all_caps, words),
+        STOP_WORDS.name: ratio(stop_words, words),
         SYMBOLS.name: ratio(symbols, words),
         SENTENCES.name: counted(sentences(points, offsets, point_classes())),
     }

@@ -16,7 +16,7 @@ more..." the dots stand for any character, as they do there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING
@@ -182,6 +182,8 @@ def words_left(batch: TextBatch, made: Corrected, before: Counts, reading: Readi
 
     A line feed parts words, so the lines that went took just their own.
     """
+    from filters.tokens import code_points
+
     points, lines, gone = batch.points, batch.lines, np.array(made.gone, np.int64)
     document = np.searchsorted(lines.offsets, gone, side="right") - 1
     taken = reading.words(points.values, lines.starts[gone], lines.ends[gone])
@@ -202,12 +204,6 @@ def fasttext_words_in(values: npt.NDArray[np.uint32], starts: Counts, ends: Coun
     from filters.characters import point_classes
 
     return kernels_words.fasttext_words(values, starts, ends, point_classes())
-
-
-def code_points(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], Counts]:
-    """The code points of all texts, and where each text's begin."""
-    values = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-    return values, np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 DCLM = Reading(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from filters import matrix_en, matrix_zh
 from filters.batch import TextBatch
-from filters.kernels_characters import character_distribution, repeated_characters
+from filters.kernels import distribution
+from filters.kernels_characters import repeated_characters
 from filters.normal_form import nfkc
 from filters.redpajama import SMART
 from filters.rule import Family
@@ -310,7 +311,7 @@ def seconds(count: int, shape: str) -> float:
     for _ in range(3):
         begun = time.thread_time()
         repeated_characters(points, offsets)
-        character_distribution(points, offsets)
+        distribution(points, offsets)
         best = min(best, time.thread_time() - begun)
     return best
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from filters import redpajama
 from filters.batch import TextBatch
-from filters.kernels_redpajama import BLANK, CAPITAL, SMALL, WORDY, distribution, repeats
+from filters.kernels import distribution
+from filters.kernels_redpajama import BLANK, CAPITAL, SMALL, WORDY
+from filters.kernels_repeats import repeated_ngrams
 from filters.rule import Measured
 from filters.splitters_redpajama import NORMALISED_WORDS, normalised
 from filters.tokens import Vocabulary
@@ -213,7 +215,7 @@ def seconds(kernel: str, units: np.ndarray) -> float:
     best = np.inf
     for _ in range(3):
         begun = time.thread_time()
-        _ = distribution(units, offsets) if kernel == "distribution" else repeats(units, offsets, lengths)
+        _ = distribution(units, offsets) if kernel == "distribution" else repeated_ngrams(units, offsets, lengths)
         best = min(best, time.thread_time() - begun)
     return best
 
