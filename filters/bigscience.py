@@ -78,7 +78,7 @@ def measured(batch: TextBatch) -> Signals:
     points, words = batch.points, batch.words(BIGSCIENCE)
     total = words.offsets[1:] - words.offsets[:-1]
     characters = kernels_bigscience.character_counts(points.values, points.offsets, clean_up_classes(), CHARACTER_GRAM)
-    grams = kernels_bigscience.repeated_ngrams(words.codes, words.offsets, words.hash, WORD_GRAM)
+    grams = kernels_bigscience.repeated_ngrams(words.codes, words.offsets, WORD_GRAM)
     return {
         WORDS.name: counted(total),
         CHARACTER_REPETITION.name: ratio(characters[:, 3], characters[:, 2]),

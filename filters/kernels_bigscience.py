@@ -1,60 +1,44 @@
 """Compiled loops for BigScience's ratios: repeated n-grams of characters and of words, special characters.
 
 N-grams are compared by a 64-bit hash of their contents: among 10^7 of them a false match has probability 3e-6. Time
-and memory are linear: 12 bytes for each slot of a table that is at most half full.
+and memory are linear: 32 bytes for each character of the longest document.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from filters.bigscience_characters import BLANK, OUTER, REMOVED, SPECIAL
-from filters.kernels import BASE, ONE, Codes, Counts, Hashes, Offsets, compiled, mixed
+from filters.kernels import BASE, ONE, Codes, Counts, Hashes, Offsets, compiled, longest_of
+from filters.kernels_repeats import numbered
 
 Points = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint8]
-Tally = npt.NDArray[np.uint32]
 
 SPACE = np.uint32(32)
-LEAST_SLOTS = 16
 
 
 @compiled
-def slots_for(grams: int) -> int:
-    """The smallest power of two that leaves half of the slots free."""
-    slots = LEAST_SLOTS
-    while slots < 2 * grams:
-        slots *= 2
-    return slots
-
-
-@compiled
-def added(key: np.uint64, keys: Hashes, tally: Tally) -> np.uint64:
-    """Count the key once more, and return its slot. A slot is free where its tally is 0."""
-    mask = np.uint64(len(keys) - 1)
-    slot = key & mask
-    while tally[slot] != 0 and keys[slot] != key:
-        slot = (slot + ONE) & mask
-    keys[slot] = key
-    tally[slot] += np.uint32(1)
-    return slot
-
-
-@compiled
-def most_frequent(tally: Tally, repeats: Tally, distinct: int) -> int:
+def most_frequent(times: Codes, places: Codes, single: int) -> int:
     """Occurrences of the k most frequent keys; k is the root of the distinct ones, at most those that occur twice.
 
-    `repeats` are the slots of those. They are sorted by counting, in time linear in their occurrences.
+    times[place], for all `places` of keys that occur twice or more, is how often the key there does; beside them there
+    are `single` keys. They are sorted by counting.
     """
-    left = min(int(np.sqrt(distinct)), len(repeats))
     highest = 0
-    for slot in repeats:
-        highest = max(highest, int(tally[slot]))
+    for place in places:
+        highest = max(highest, times[place])
     frequency = np.zeros(highest + 1, np.int64)
-    for slot in repeats:
-        frequency[tally[slot]] += 1
-    total = 0
+    for place in places:
+        frequency[times[place]] += 1
+    repeated = 0
+    for count in range(2, highest + 1):
+        frequency[count] //= count
+        repeated += frequency[count]
+    left, total = min(int(np.sqrt(single + repeated)), repeated), 0
     for count in range(highest, 1, -1):
         taken = min(left, frequency[count])
         total += taken * count
@@ -86,64 +70,46 @@ def cleaned(points: Points, first: int, last: int, classes: Classes, clean: Poin
 
 
 @compiled
-def character_repetition(clean: Points, size: int, keys: Hashes, tally: Tally, repeats: Tally) -> int:
-    """How many of the n-grams of `size` characters the ratio counts; keys, tally and repeats are room to work in."""
-    tally[:] = 0
-    oldest = ONE  # what the character that leaves the n-gram is multiplied with
+def gram_keys(units: npt.NDArray[Any], size: int, keys: Hashes, places: Codes) -> int:
+    """Put the keys of the n-grams of `size` units into `keys`, and from 0 on their `places`; return how many there are."""
+    oldest = ONE  # what the unit that leaves the n-gram is multiplied with
     for _ in range(size - 1):
         oldest *= BASE
     key = np.uint64(0)
-    distinct, repeated = 0, 0
-    for at in range(len(clean)):
+    for at in range(len(units)):
         if at >= size:
-            key -= (np.uint64(clean[at - size]) + ONE) * oldest
-        key = key * BASE + np.uint64(clean[at]) + ONE
+            key -= (np.uint64(units[at - size]) + ONE) * oldest
+        key = key * BASE + np.uint64(units[at]) + ONE
         if at >= size - 1:
-            slot = added(mixed(key), keys, tally)
-            distinct += tally[slot] == 1
-            if tally[slot] == 2:
-                repeats[repeated] = slot
-                repeated += 1
-    return most_frequent(tally, repeats[:repeated], distinct)
+            keys[at - size + 1], places[at - size + 1] = key, at - size + 1
+    return max(len(units) - size + 1, 0)
 
 
 @compiled
 def character_counts(points: Points, offsets: Offsets, classes: Classes, size: int) -> Counts:
     """Return four columns: characters, special ones, n-grams of `size` characters, those that the ratio counts."""
     counts = np.zeros((len(offsets) - 1, 4), np.int64)
-    longest = 0
-    for document in range(len(offsets) - 1):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    clean, repeats = np.empty(longest, np.uint32), np.empty(longest // 2, np.uint32)
-    keys, tally = np.empty(slots_for(longest), np.uint64), np.empty(slots_for(longest), np.uint32)
+    longest = longest_of(offsets)
+    clean, times = np.empty(longest, np.uint32), np.empty(longest, np.int32)
+    keys, mixes = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    places, by_part = np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(len(offsets) - 1):
         length, special = cleaned(points, offsets[document], offsets[document + 1], classes, clean)
-        grams = max(length - size + 1, 0)
-        used = slots_for(grams)
+        grams = gram_keys(clean[:length], size, keys, places)
+        kept = numbered(keys, places, grams, times, mixes, by_part)
         counts[document, 0], counts[document, 1], counts[document, 2] = length, special, grams
-        counts[document, 3] = character_repetition(clean[:length], size, keys[:used], tally[:used], repeats)
+        counts[document, 3] = most_frequent(times, places[:kept], grams - kept)
     return counts
 
 
 @compiled
-def repeated_ngrams(codes: Codes, offsets: Offsets, hashes: Hashes, size: int) -> Counts:
+def repeated_ngrams(codes: Codes, offsets: Offsets, size: int) -> Counts:
     """Return two columns: n-grams of `size` words, and those that occur more than once, all their places counted."""
     counts = np.zeros((len(offsets) - 1, 2), np.int64)
-    longest = 0
+    longest = longest_of(offsets)
+    keys, mixes = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    places, by_part, times = np.empty(longest, np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
     for document in range(len(offsets) - 1):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    keys, tally = np.empty(slots_for(longest), np.uint64), np.empty(slots_for(longest), np.uint32)
-    for document in range(len(offsets) - 1):
-        first = offsets[document]
-        grams = max(offsets[document + 1] - first - size + 1, 0)
-        used = slots_for(grams)
-        tally[:used] = 0
-        repeated = 0
-        for at in range(first, first + grams):
-            key = np.uint64(0)
-            for place in range(at, at + size):
-                key = key * BASE + hashes[codes[place]]
-            count = tally[:used][added(mixed(key), keys[:used], tally[:used])]
-            repeated += 2 if count == 2 else count > 2  # the second one tells that the first one counts as well
-        counts[document, 0], counts[document, 1] = grams, repeated
+        grams = gram_keys(codes[offsets[document] : offsets[document + 1]], size, keys, places)
+        counts[document, 0], counts[document, 1] = grams, numbered(keys, places, grams, times, mixes, by_part)
     return counts

@@ -45,7 +45,7 @@ HALF = np.uint64(32)
 LOW = 0xFFFFFFFF
 PRIME = np.uint64(0x100000001B3)  # FNV's, to mix one code point after another
 TOP_BITS = np.uint64(40)
-KEYS_PER_PART = 8192  # their table of 32,768 slots takes 256 kB
+KEYS_PER_PART = 16384  # their table of 32,768 slots takes 256 kB
 
 
 @compiled
@@ -70,6 +70,16 @@ def partition(keys: Hashes, places: Codes, count: int, mixes: Hashes, by_part: C
         mixes[free[to]], by_part[free[to]] = mix, place
         free[to] += 1
     return heads
+
+
+@compiled
+def room_for(heads: Counts) -> tuple[Counts, Hashes, Codes, Codes]:
+    """The table that `counted` needs for each part, at most half full, and `known`, `ids` and `seen`."""
+    most, capacity = longest_of(heads), 16
+    while capacity < 2 * most:
+        capacity *= 2
+    known, ids, seen = np.empty(most, np.uint64), np.empty(most, np.int32), np.empty(most, np.int32)
+    return np.zeros(capacity, np.int64), known, ids, seen
 
 
 @compiled
@@ -105,14 +115,7 @@ def numbered(keys: Hashes, places: Codes, count: int, times: Codes, mixes: Hashe
     if count == 0:
         return 0
     heads = partition(keys, places, count, mixes, by_part)
-    most = 8
-    for part in range(len(heads) - 1):
-        most = max(most, heads[part + 1] - heads[part])
-    capacity = 16  # a table at most half full
-    while capacity < 2 * most:
-        capacity *= 2
-    table, known = np.zeros(capacity, np.int64), np.empty(most, np.uint64)
-    ids, seen = np.empty(most, np.int32), np.empty(most, np.int32)
+    table, known, ids, seen = room_for(heads)
     before = 0
     for part in range(len(heads) - 1):
         first, last = heads[part], heads[part + 1]
