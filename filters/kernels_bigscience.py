@@ -71,7 +71,7 @@ def cleaned(points: Points, first: int, last: int, classes: Classes, clean: Poin
 
 @compiled
 def gram_keys(units: npt.NDArray[Any], size: int, keys: Hashes, places: Codes) -> int:
-    """Put the keys of the n-grams of `size` units into `keys`, and from 0 on their `places`; return how many there are."""
+    """Put the keys of the n-grams of `size` units into `keys`, and from 0 on their `places`; return how many."""
     oldest = ONE  # what the unit that leaves the n-gram is multiplied with
     for _ in range(size - 1):
         oldest *= BASE
