@@ -1,0 +1,221 @@
+"""What an experiment can see and what it costs, before it runs: power, smallest effect, seeds, hours, money.
+
+Everything is reckoned with the very interval that sets verdicts (`confidence.sequence` at the last planned look), so
+that a plan and its outcome are comparable: T = (estimate - ROPE) / standard error is noncentral t, and an arm is
+decided where T exceeds the critical value. Earlier looks add a point or two of power, which is left out. Effects are
+shares of the budget in tokens; within the arithmetic a doubling of tokens is worth `Rung.gain` of the metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, stats
+
+from filters.errors import InputError
+from proxy_eval.confidence import Mixture, critical, planned_mixture
+from proxy_eval.effects import SHARED, control_seeds
+from proxy_eval.noise_bank import ARM_DF, PAIRS_SHARE, Variance, blurred, worth
+
+CONTROL_TOKENS = 2.3  # budgets: a trunk to 1.6 of it, and decays of 0.2 to the endpoints 0.5, 1 and 2
+MOST_SEEDS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A size and a budget of tokens: what a run costs, how noisy it is, and what tokens are worth there."""
+
+    name: str
+    tokens: int  # that an arm's run is trained on
+    tokens_per_second: float  # of one device
+    noise: Variance  # of a run, from the bank or a pilot; 0 degrees of freedom: a guess that no interval will rest on
+    gain: float  # of the metric by twice the tokens, higher better
+    rho: float = 0.0
+    price_per_hour: float = 0.0  # of one device
+
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.tokens_per_second, self.gain, float(self.noise.value)) <= 0 or self.rho >= 1:
+            raise InputError(
+                f"Rung {self.name} needs tokens, speed, noise and gain above 0, and rho below 1: measure them."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """An experiment at one rung: arms (placebos too), seeds of each, and an arm's level (`verdict.Budget`)."""
+
+    rung: Rung
+    arms: int
+    seeds: int
+    level: float
+    rope: float = 0.01  # share of the tokens
+    learning_rates: int = 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether the control runs the arms' seeds."""
+        return self.rung.rho >= SHARED
+
+    @property
+    def control_seeds(self) -> int:
+        """How many seeds the control runs."""
+        return control_seeds(self.arms, self.seeds, shared=self.shared)
+
+    @property
+    def unscaled(self) -> float:
+        """Variance of an estimate in units of the noise: of a pair where seeds are shared, of a run otherwise."""
+        return 1 / self.seeds + (0.0 if self.shared else 1 / self.control_seeds)
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of an arm's noise at the last look, as `noise_bank.moderated` will count them."""
+        each, members = self.seeds - 1, np.asarray(self.arms - 1)
+        paired = worth(np.asarray(float(members * each)), members, PAIRS_SHARE)
+        others = float(paired) if self.shared else float(members * each + self.control_seeds - 1)
+        return others_and_bank(others, self.rung.noise) + each
+
+    @property
+    def error(self) -> float:
+        """Standard error of an arm's effect, in doublings."""
+        unit = 2 * (1 - self.rung.rho) if self.shared else 1.0
+        return math.sqrt(float(self.rung.noise.value) * unit * self.unscaled) / self.rung.gain
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture of the arms' confidence sequences, narrowest at this design's last look."""
+        return planned_mixture(self.level, unscaled=self.unscaled, df=self.df)
+
+
+def others_and_bank(df: float, bank: Variance) -> float:
+    """Return the degrees of freedom that others' `df` and the bank leave for one arm."""
+    return float(blurred(Variance(value=bank.value, df=df + bank.df), ARM_DF).df)
+
+
+def curve_mixture(design: Design, level: float) -> Mixture:
+    """Return the mixture of each half of the control's curve, narrowest at the design's last look."""
+    own = design.control_seeds - 1
+    runs = float(design.arms * (design.seeds - 1) + own)
+    return planned_mixture(level, unscaled=1 / design.control_seeds, df=own + others_and_bank(runs, design.rung.noise))
+
+
+def critical_value(design: Design, planned: Design) -> float:
+    """Return the |t| that decides at `design`'s look in the sequence of `planned`; infinite where nothing does."""
+    share = design.unscaled / (design.unscaled + planned.mixture.variance)
+    return float(critical(planned.level, np.asarray(design.df), np.asarray(share)))
+
+
+def power(design: Design, effect: float) -> float:
+    """Return the probability that an effect of this share of the tokens is KEEP, or as large a harm REJECT."""
+    margin = math.log2(1 + abs(effect)) - math.log2(1 + design.rope)
+    return noncentral(critical_value(design, design), design.df, margin / design.error)
+
+
+def noncentral(threshold: float, df: float, shift: float) -> float:
+    """Return P(T > threshold) of Student's noncentral t."""
+    return float(stats.nct.sf(threshold, df, shift)) if math.isfinite(threshold) else 0.0
+
+
+def smallest_effect(design: Design, wanted: float = 0.8) -> float:
+    """Return the minimum detectable effect: the smallest share of the tokens that is decided with this power.
+
+    Infinite where it lies beyond a doubling, which the control's curve does not reach.
+    """
+    if power(design, 1.0) < wanted:
+        return math.inf
+    return float(optimize.brentq(lambda effect: power(design, effect) - wanted, design.rope, 1.0))
+
+
+def neutral_power(design: Design) -> float:
+    """Return the probability that a rule without effect comes out NEUTRAL, its noise being estimated without error."""
+    room = math.log2(1 + design.rope) / design.error - critical_value(design, design)
+    return max(0.0, 2 * float(stats.norm.cdf(room)) - 1) if room > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What runs take: tokens trained on, device hours, and money at the rung's price."""
+
+    runs: int
+    tokens: float
+    hours: float
+    money: float
+
+
+def cost_of(rung: Rung, runs: int, budgets: float) -> Cost:
+    """Return the cost of so many runs that train on so many budgets of the rung together."""
+    hours = budgets * rung.tokens / rung.tokens_per_second / 3600
+    return Cost(runs=runs, tokens=budgets * rung.tokens, hours=hours, money=hours * rung.price_per_hour)
+
+
+def cost(design: Design) -> Cost:
+    """Return the cost of a design with the control's curve; a second learning rate repeats all but the curve."""
+    arms, control = design.arms * design.seeds, design.control_seeds
+    again = design.learning_rates - 1
+    budgets = arms + control * CONTROL_TOKENS + again * (arms + control)
+    return cost_of(design.rung, (arms + control) * design.learning_rates, budgets)
+
+
+def cheapest(designs: Sequence[Design], effect: float, wanted: float = 0.8) -> Design:
+    """Return the cheapest design, by money, then hours, each with as many seeds as the power for the effect needs.
+
+    Raises InputError where none reaches it with MOST_SEEDS seeds.
+    """
+    sized = (first_with(design, effect, wanted) for design in designs)
+    found = [design for design in sized if design is not None]
+    if not found:
+        raise InputError(
+            f"No rung sees an effect of {effect:.1%} with power {wanted:.0%} in {MOST_SEEDS} seeds: ask for a larger "
+            "effect, train on more tokens, or calibrate a learning rate with less noise."
+        )
+    return min(found, key=lambda design: (cost(design).money, cost(design).hours))
+
+
+def first_with(design: Design, effect: float, wanted: float) -> Design | None:
+    """Return the design with the fewest seeds that have the power, None where MOST_SEEDS do not."""
+    sized = (replace(design, seeds=seeds) for seeds in range(2, MOST_SEEDS + 1))
+    return next((some for some in sized if power(some, effect) >= wanted), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextLook:
+    """The price of deciding one arm: of its next seed with the control's, and the seeds to go if its estimate stays."""
+
+    cost: Cost
+    seeds: int | None  # None: more than MOST_SEEDS, the effect being too close to the ROPE
+
+
+def next_look(planned: Design, seeds: int, estimate: float) -> NextLook:
+    """Return what an arm needs that is undecided at `estimate` doublings after `seeds` seeds, all others being done."""
+    now, rope = replace(planned, seeds=seeds), math.log2(1 + planned.rope)
+    after = replace(planned, seeds=seeds + 1)
+    control = after.control_seeds - now.control_seeds
+    price = cost_of(planned.rung, 1 + control, 1 + control * CONTROL_TOKENS)
+    for more in range(1, MOST_SEEDS + 1):
+        later = replace(planned, seeds=seeds + more)
+        radius = critical_value(later, planned) * later.error
+        if abs(estimate) - radius > rope or abs(estimate) + radius <= rope:
+            return NextLook(cost=price, seeds=more)
+    return NextLook(cost=price, seeds=None)
+
+
+def seeds_for(effect: float, noise: float, *, rho: float = 0.0, level: float = 0.05, wanted: float = 0.8) -> float:
+    """Return seeds per arm of the textbook: one look, one comparison, known variance, control of as many seeds.
+
+    n = 2 (z_{1 - level/2} + z_wanted)^2 (1 - rho) (noise / effect)^2: Cohen, Statistical Power Analysis (2nd ed. 1988),
+    chapter 2, for pairs by (1 - rho). A lower bound to hold a design against.
+    """
+    z = float(stats.norm.isf(level / 2) + stats.norm.ppf(wanted))
+    return 2 * z**2 * (1 - rho) * (noise / effect) ** 2
+
+
+def right_at_target(effect: float, error: float, between_scales: float, *, rate: float = 1.0) -> float:
+    """Return the probability that an effect has the same sign at the target scale, all in one unit.
+
+    Phi(|effect| * rate / sqrt(error^2 + between_scales^2)): `rate` is the effect there for one here, `between_scales`
+    the standard deviation of what scales differ by, set so that known pairs come out as often right as they did
+    (DataDecide: 0.80 from 150M to 1B).
+    """
+    return float(stats.norm.cdf(abs(effect) * rate / math.hypot(error, between_scales)))
