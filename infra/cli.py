@@ -16,7 +16,7 @@ from rich.text import Text
 
 from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError, SourceEmptied
 from filters.rule import Rule
-from infra import cli_clusters, cli_dedup, cli_export, cli_jobs, cli_signals, cli_thresholds
+from infra import cli_clusters, cli_dedup, cli_export, cli_jobs, cli_proxy, cli_scores, cli_signals, cli_thresholds
 from infra.ending import ending_on_sigterm
 from infra.options import (
     Address,
@@ -199,9 +199,15 @@ COMMANDS = (
     cli_export.export,
     cli_dedup.dedup,
     cli_clusters.clusters,
+    cli_proxy.pool,
+    cli_proxy.train,
+    cli_proxy.calibrate,
+    cli_scores.score,
+    cli_scores.export_model,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(cli_scores.panel, name="panel")
 
 
 @app.command()
@@ -425,11 +431,20 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Build a small crawl out of what is on this machine, and run `fineweb` on it. Needs no network."""
+    """Build a small crawl out of what is on this machine, and run `fineweb` on it. Needs no network.
+
+    Where torch is installed, two small models are trained on part of it, with its rules and without, and scored.
+    """
     from infra.commands import run_demo
+    from infra.node import installed
 
     made = run_demo(Path(out), runner=runner.value, workers=workers, quiet=quiet)
     report_run(made, as_json=as_json)
+    if installed("torch") is not None and not as_json:
+        from infra.demo_proxies import demo_models
+
+        print("\ntwo small models, on all of a part and on what the rules keep of it; on so little it shows nothing")
+        cli_scores.show_panel(demo_models(Path(out) / "crawl", Path(out) / "proxies", quiet=quiet))
 
 
 if __name__ == "__main__":

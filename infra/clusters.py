@@ -7,7 +7,7 @@ task's ids, two texts with their shingles, and 200 bytes for each document that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO
@@ -139,15 +139,16 @@ def corpus_of(made: Finished) -> Corpus:
     return corpus
 
 
-def found_file(made: Finished, name: str) -> FileEntry:
-    """What the dedup step of a run found: `removed`, `clusters` or `shares`."""
-    return FileEntry(**made.dedup["files"][name])
+def found_files(made: Finished, name: str) -> list[FileEntry]:
+    """What the dedup step of a run found: `removed`, `clusters` or `shares`, in order of documents."""
+    return [FileEntry(**entry) for entry in made.dedup["files"][name]]
 
 
 def summary(made: Finished) -> Summary:
     """The figures of a run's dedup step. Raises InputError where it has none."""
     step, counted = step_of(made), made.dedup
-    shares = stored_table(made.store, found_file(made, "shares")).to_pylist()
+    (shares_file,) = found_files(made, "shares")
+    shares = stored_table(made.store, shares_file).to_pylist()
     return Summary(
         step=step,
         documents=counted["documents"],
@@ -187,7 +188,7 @@ def clusters(
     InputError where the run has no dedup step, NoSuchDocument where no cluster has the wanted one, and OutputError.
     """
     corpus = corpus_of(made)
-    files = {name: found_file(made, name) for name in ("removed", "clusters")}
+    files = {name: found_files(made, name) for name in ("removed", "clusters")}
     asked = np.zeros(0, np.int64) if wanted is None else document_numbers(corpus, wanted)
     if wanted is None:
         heads = largest(group_frames(made.store, files["clusters"], ["document", "size"]), count, least)
@@ -257,13 +258,14 @@ def stored_table(store: Store, entry: FileEntry, columns: Sequence[str] | None =
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
 
 
-def group_frames(store: Store, entry: FileEntry, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """These columns of a committed file, row group by row group."""
-    with opened(store, entry) as raw, pq.ParquetFile(raw) as file:
-        for group in range(file.num_row_groups):
-            frame = pl.from_arrow(file.read_row_group(group, columns=list(columns), use_threads=False))
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+def group_frames(store: Store, entries: Iterable[FileEntry], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """These columns of committed files, row group by row group."""
+    for entry in entries:
+        with opened(store, entry) as raw, pq.ParquetFile(raw) as file:
+            for group in range(file.num_row_groups):
+                frame = pl.from_arrow(file.read_row_group(group, columns=list(columns), use_threads=False))
+                assert isinstance(frame, pl.DataFrame)
+                yield frame
 
 
 def largest(frames: Iterator[pl.DataFrame], count: int, least: int) -> pl.DataFrame:
@@ -276,7 +278,7 @@ def largest(frames: Iterator[pl.DataFrame], count: int, least: int) -> pl.DataFr
 
 
 def heads_of(
-    store: Store, files: Mapping[str, FileEntry], documents: Documents, wanted: str, count: int
+    store: Store, files: Mapping[str, Sequence[FileEntry]], documents: Documents, wanted: str, count: int
 ) -> pl.DataFrame:
     """The documents that stand for these, or for others and have this id: (document, size), the largest clusters first.
 
@@ -302,7 +304,9 @@ def spellings(wanted: str) -> list[str]:
     return [wanted, f"<{wanted}>", f"<urn:uuid:{wanted}>"]
 
 
-def least_similar(store: Store, removed: FileEntry, heads: pl.Series, count: int, asked: Documents) -> pl.DataFrame:
+def least_similar(
+    store: Store, removed: Sequence[FileEntry], heads: pl.Series, count: int, asked: Documents
+) -> pl.DataFrame:
     """For each of these heads the `count` removed documents of least similarity, and those asked for.
 
     Rows (document, representative, method, similarity), those never compared first; where equal, by document.
@@ -400,7 +404,7 @@ def shingle_jaccard(near: NearDuplicates) -> Callable[[str, str], float | None]:
     """The Jaccard similarity of the sets of shingles of two texts, runs of `ngram` words of the simplified texts: what
     MinHash estimates. None where neither text has a shingle.
     """
-    vocabulary = Lexicon().vocabulary(simplified_words(words_by_name(near.words)))
+    vocabulary = Lexicon().vocabulary(simplified_words(words_by_name(near.words), near.numbers))
 
     def similarity(one: str, other: str) -> float | None:
         words = vocabulary.encode([one, other])

@@ -55,7 +55,7 @@ def make_runner(
         return InProcess()
     from infra.ray_runner import OnRay
 
-    given = {} if task_seconds is None else {"task_seconds": task_seconds}
+    given: dict[str, Any] = {} if task_seconds is None else {"task_seconds": task_seconds}
     return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, **given)
 
 

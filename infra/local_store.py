@@ -79,6 +79,7 @@ class LocalStore:
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with usable(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
                 write_synced(partial, data)
                 partial.replace(path)
         finally:
@@ -144,7 +145,7 @@ class LocalStore:
         """Link the files: they take no space of their own. Other things that a user put there stay."""
         shown = self.root / folder
         with usable(shown):
-            shown.mkdir(exist_ok=True)
+            shown.mkdir(parents=True, exist_ok=True)
             for name, short in files:
                 partial = shown / f".{short}.{uuid.uuid4().hex}"
                 os.link(self.root / name, partial)

@@ -89,6 +89,19 @@ def byte_count(text: str) -> int:
     return size
 
 
+def plain_count(text: str) -> int:
+    """`20M`, `1.5B`, `4k`, `5000000` as a number of tokens, in powers of a thousand."""
+    units = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+    digits = text.rstrip("kKmMbBtT ")
+    try:
+        count = float(digits.replace("_", "")) * units[text[len(digits) :].strip().lower()]
+    except (ValueError, KeyError):
+        raise typer.BadParameter(f"{text!r} is no number of tokens; write it like 20M") from None
+    if count < 1 or count != int(count):
+        raise typer.BadParameter(f"{text!r}: a whole number of tokens, at least one")
+    return int(count)
+
+
 def dropped_count(text: str) -> int | None:
     """The number of samples, or None for `all`."""
     if text == "all":

@@ -10,7 +10,11 @@ from typing import Any
 
 from filters.errors import VerifyFailed
 from infra.commit import Manifest, commit
+from infra.contamination_work import ContaminationTask, perform_contamination
 from infra.dedup_work import DedupTask, RemoveTask, perform_dedup, perform_remove
+from infra.pool_work import TokenizerTask, TokensTask, perform_tokenizer, perform_tokens
+from infra.score_work import ScoreTask, perform_score
+from infra.training_work import TrainTask, perform_train
 from infra.work import (
     CutTask,
     PackTask,
@@ -31,6 +35,11 @@ PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
     PackTask: perform_pack,
     DedupTask: perform_dedup,
     RemoveTask: perform_remove,
+    TokenizerTask: perform_tokenizer,
+    TokensTask: perform_tokens,
+    TrainTask: perform_train,
+    ScoreTask: perform_score,
+    ContaminationTask: perform_contamination,
 }
 
 

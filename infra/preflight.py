@@ -29,7 +29,7 @@ def covers(check: Check, task: Task) -> bool:
     return (
         check.probe.url == task.store.url
         and resources_of(recipe).items() <= check.resources.items()
-        and packages_of(recipe).items() <= check.environment.packages.items()
+        and packages_of(task).items() <= check.environment.packages.items()
     )
 
 
@@ -45,16 +45,20 @@ def check_for(task: Task) -> Check:
     task.store.create(probe.name, probe.data)
     recipe, expected = recipe_of(task), expected_environment()
     return Check(
-        environment=replace(expected, packages={**expected.packages, **packages_of(recipe)}),
+        environment=replace(expected, packages={**expected.packages, **packages_of(task)}),
         probe=probe,
         resources=resources_of(recipe),
         sources=pickle.dumps(sources_of(task)[:SOURCES_LOOKED_AT]),
     )
 
 
-def packages_of(recipe: Recipe | None) -> dict[str, str | None]:
-    """The distributions that bear on what the recipe makes, with the driver's releases: those of own rules, too."""
-    return {name: installed(name) for name in recipe.packages} if recipe is not None else {}
+def packages_of(task: Task) -> dict[str, str | None]:
+    """The distributions that bear on what the task makes beside ours, with the driver's releases: those of the recipe's
+    own rules, and what trains and tokenises.
+    """
+    recipe = recipe_of(task)
+    own = tuple(recipe.packages) if recipe is not None else ()
+    return {name: installed(name) for name in (*own, *getattr(task, "packages", ()))}
 
 
 def resources_of(recipe: Recipe | None) -> dict[str, str]:

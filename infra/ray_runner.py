@@ -24,12 +24,14 @@ from typing import Any, ClassVar, Self
 from filters.errors import ClusterError, GristmillError, TaskFailed
 from infra.cluster import answers_anyone, dashboard_url, judged, read_token, token_warning
 from infra.commit import Manifest
+from infra.dedup_memory import memory_needed
+from infra.dedup_work import DedupTask
 from infra.ending import ending_on_sigterm, handler_kept
 from infra.node import Check, perform_remotely, ship_code
 from infra.preflight import check_for, covers, preflight
 from infra.schedule import Patience
 from infra.scratch import scratch
-from infra.stage import FixedSize, LiveSize, Size, Stage
+from infra.stage import FIRST_MEMORY_BYTES, FixedSize, LiveSize, Size, Stage, gib
 from infra.store import open_store
 from infra.work import Report, Task
 
@@ -46,7 +48,8 @@ def forget_token() -> None:
 
 
 class OnRay:
-    """A runner on Ray. One task takes one CPU; the parser child works while its worker waits.
+    """A runner on Ray. One task takes one CPU; the parser child works while its worker waits. With `gpus`, each task
+    asks for so many as well, and there are as many tasks at a time on this machine as that gives.
 
     Without an address, Ray is started on this machine and stopped at the end. With one (`auto`, HOST:PORT, or inside a
     Ray job) this process joins that cluster, of which its machine must be a node. Entering raises ClusterError where
@@ -62,8 +65,10 @@ class OnRay:
         address: str | None = None,
         allow_unauthenticated: bool = False,
         task_seconds: float = TASK_SECONDS,
+        gpus: int = 0,
     ) -> None:
         self._given = workers
+        self._gpus = gpus
         self._address = address if address is not None else address_of_environment()
         self._allow_unauthenticated = allow_unauthenticated
         patience = Patience(task_seconds=task_seconds)
@@ -98,7 +103,7 @@ class OnRay:
                 ray.init(
                     address="local",
                     num_cpus=self.workers,
-                    num_gpus=0,
+                    num_gpus=self._gpus * self.workers,
                     object_store_memory=OBJECT_STORE_BYTES,
                     include_dashboard=False,
                     log_to_driver=False,
@@ -154,16 +159,23 @@ class OnRay:
         first = next(waiting, None)
         if first is None:
             return
-        stage = Stage(
-            ray, self.function, self._size(ray), self._patience, self._checked(ray, first), cluster=bool(self._address)
-        )
+        size, check = self._size(ray, first), self._checked(ray, first)
+        stage = Stage(ray, self.function, size, self._patience, check, cluster=bool(self._address))
         try:
             yield from stage.run(chain([first], waiting), report)
         finally:
             stage.close()
 
-    def _size(self, ray: Any) -> Size:
-        return FixedSize(self.workers) if self._address is None else LiveSize(ray, self._given)
+    def _size(self, ray: Any, first: Task) -> Size:
+        if self._address is None:
+            return FixedSize(self.workers)
+        if not isinstance(first, DedupTask):
+            return LiveSize(ray, self._given, gpus=self._gpus)
+        needs = memory_needed(first)
+        size = LiveSize(ray, self._given, first=max(needs, FIRST_MEMORY_BYTES))
+        if needs > size.largest > 0:
+            warn(f"{first.stage} takes about {gib(needs)}, and the largest node has {gib(size.largest)}")
+        return size
 
     def _checked(self, ray: Any, task: Task) -> Check | None:
         """What workers must find; every node that is there now was asked. None on this machine's own Ray."""

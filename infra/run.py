@@ -31,7 +31,7 @@ from pipelines.process import TaskOptions
 from pipelines.recipe import Recipe
 
 RUN_FILE = "run.json"
-RUN_FORMAT = 4
+RUN_FORMAT = 5
 """Of `run.json` and of what lies below `_work/`."""
 # A run fails loudly above max(20 documents, 0.1 %) quarantined: docs/design.md, Poison.
 QUARANTINE_DOCUMENTS, QUARANTINE_FRACTION = 20, 0.001

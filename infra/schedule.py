@@ -106,6 +106,7 @@ class Schedule(Generic[Task]):
         self._unheard: tuple[OrderedDict[int, float], ...] = tuple(OrderedDict() for _ in range(PATIENT_LEVELS))
         self._young: OrderedDict[int, float] = OrderedDict()
         self._last_heard: OrderedDict[int, float] = OrderedDict()
+        self._reached: dict[int, int] = {}
         self._free_since: float | None = None
         self._now = float("-inf")
         self._begun = 0
@@ -149,11 +150,17 @@ class Schedule(Generic[Task]):
         abandon, self._abandon = tuple(self._abandon), []
         return Steps(start=tuple(start), abandon=abandon, silent=silent)
 
-    def heard(self, attempt: int, now: float) -> None:
-        """Note a sign of life. One of an attempt that was given up changes nothing: another is on its way."""
+    def heard(self, attempt: int, now: float, step: int | None = None) -> None:
+        """Note a sign of life. One of an attempt that was given up changes nothing: another is on its way.
+
+        With a step beyond all that it told before, the deadline counts anew: long work that moves is not overdue.
+        """
         if attempt in self._last_heard:
             self._last_heard[attempt] = now
             self._last_heard.move_to_end(attempt)
+            if step is not None and step > self._reached.get(attempt, -1) and attempt in self._young:
+                self._reached[attempt], self._young[attempt] = step, now
+                self._young.move_to_end(attempt)
             return
         for waiting in self._unheard:
             if waiting.pop(attempt, None) is not None:
@@ -207,6 +214,7 @@ class Schedule(Generic[Task]):
     def _forget(self, attempt: int) -> bool:
         """Stop waiting for an attempt; True where it was waited for."""
         self._young.pop(attempt, None)
+        self._reached.pop(attempt, None)
         found = self._last_heard.pop(attempt, None) is not None
         for waiting in self._unheard:
             found = waiting.pop(attempt, None) is not None or found

@@ -114,27 +114,32 @@ class FixedSize:
 class LiveSize:
     """A cluster whose nodes come and go, read anew every `SIZE_SECONDS`. `workers` bounds what is in flight."""
 
-    def __init__(self, ray: Any, workers: int | None = None) -> None:
-        self._ray, self._workers = ray, workers
+    def __init__(self, ray: Any, workers: int | None = None, *, gpus: int = 0, first: int = FIRST_MEMORY_BYTES) -> None:
+        self._ray, self._workers, self._gpus, self._first = ray, workers, gpus, first
         self._nodes: list[Mapping[str, Any]] = []
         self._read = float("-inf")
         self._peak = 0.0
 
     @property
     def memory(self) -> int | None:
-        """The largest peak measured so far with a margin, in steps; never more than the largest node has.
+        """What the first task is known to take, or the largest peak measured so far with a margin, in steps; never more
+        than the largest node has.
 
         A node without a CPU takes no task, however much memory it has: the head that KubeRay makes is one.
         """
-        wanted = max(FIRST_MEMORY_BYTES, MEMORY_MARGIN * self._peak)
+        wanted = max(self._first, MEMORY_MARGIN * self._peak)
         stepped = -int(-wanted // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
-        largest = max((int(one["Resources"].get("memory", 0)) for one in self._with_cpus()), default=0)
-        return min(stepped, largest) if largest else None
+        return min(stepped, self.largest) if self.largest else None
+
+    @property
+    def largest(self) -> int:
+        """The memory of the largest node that takes tasks; 0 where there is none."""
+        return max((int(one["Resources"].get("memory", 0)) for one in self._with_cpus()), default=0)
 
     @property
     def slots(self) -> int:
         """Tasks that CPUs and memory have room for."""
-        room = slots_of([one["Resources"] for one in self._up()], self.memory)
+        room = slots_of([one["Resources"] for one in self._up()], self.memory, gpus=self._gpus)
         return room if self._workers is None else min(room, self._workers)
 
     @property
@@ -146,9 +151,12 @@ class LiveSize:
     def room(self) -> str:
         """What a task asks for, and what each node has, busy or not."""
         asked = "1 CPU" if self.memory is None else f"1 CPU and {gib(self.memory)} of memory"
+        asked += f" and {self._gpus} GPU" * bool(self._gpus)
         have = [
             f"{one['NodeManagerAddress']} has {one['Resources'].get('CPU', 0):g} CPUs and "
             f"{gib(one['Resources'].get('memory', 0))}"
+            + f" and {one['Resources'].get('GPU', 0):g} GPUs"
+            * bool(self._gpus)
             for one in self._up()
         ]
         more = [f"and {len(have) - SHOWN_NODES} more nodes"] if len(have) > SHOWN_NODES else []
@@ -181,12 +189,10 @@ def gib(count: float) -> str:
     return f"{count / (1 << 30):.1f} GiB"
 
 
-def slots_of(nodes: Sequence[Mapping[str, float]], memory: int | None) -> int:
-    """How many tasks of one CPU and this much memory these nodes can run at a time."""
-    return sum(
-        min(int(node.get("CPU", 0)), int(node.get("memory", 0) // memory)) if memory else int(node.get("CPU", 0))
-        for node in nodes
-    )
+def slots_of(nodes: Sequence[Mapping[str, float]], memory: int | None, *, gpus: int = 0) -> int:
+    """How many tasks of one CPU, this much memory and so many GPUs these nodes can run at a time."""
+    asked = {"CPU": 1, "memory": memory or 0, "GPU": gpus}
+    return sum(min(int(node.get(name, 0) // each) for name, each in asked.items() if each) for node in nodes)
 
 
 class Stage:
@@ -249,7 +255,8 @@ class Stage:
     def _start(self, start: Start[Task]) -> None:
         memory = {} if self._size.memory is None else {"memory": self._size.memory}
         elsewhere = self._size.avoiding(self._places.avoided(start.lost))
-        reference = self._remote.options(**self._spread, **memory, **elsewhere).remote(
+        gpus = {"num_gpus": count} if (count := getattr(start.task, "gpus", 0)) else {}
+        reference = self._remote.options(**self._spread, **memory, **gpus, **elsewhere).remote(
             start.attempt, start.beat_seconds, self._check, pickle.dumps(start.task), self._reports
         )
         self._references[start.attempt] = reference
@@ -281,11 +288,12 @@ class Stage:
             return False
         for attempt, (packed, node) in taken.items():
             self._alive = now
-            schedule.heard(attempt, now)
             believed = schedule.believed(attempt)
-            self._places.heard(attempt, node, believed=believed)
             # What is late tells less than the manifest of the task, or than the attempt that came after.
-            if believed and (said := pickle.loads(packed)) is not None:
+            said = pickle.loads(packed) if believed else None
+            schedule.heard(attempt, now, getattr(said[1], "step", None) if said else None)
+            self._places.heard(attempt, node, believed=believed)
+            if said is not None:
                 report(*said)
         if now - self._alive > WAITING_SECONDS and schedule.in_flight:
             self._alive = now

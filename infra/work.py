@@ -30,9 +30,13 @@ from pipelines.storage import StoredFile
 
 
 class Report(Protocol):
-    """Told a task's id and its account so far, and whether that was all; for display only."""
+    """Told a task's id and its account so far, and whether that was all; for display only.
 
-    def __call__(self, task: str, accounts: Accounts, ended: bool = False, /) -> None:
+    A task that makes no account of documents tells what its own command shows; where that has a `step` that grows, its
+    deadline counts anew with each (infra/schedule.py).
+    """
+
+    def __call__(self, task: str, account: Any, ended: bool = False, /) -> None:
         """Show it."""
 
 

@@ -35,6 +35,11 @@ def test_the_readmes_commands_run_one_after_the_other(
 ) -> None:
     """On a small crawl, in process; every `gristmill` line of every document is typed as it stands."""
     (tmp_path / "crawl").symlink_to(small_crawl)
+    for domain in ("books", "news"):
+        (tmp_path / "domains" / domain).mkdir(parents=True)
+        (tmp_path / "domains" / domain / "one.txt").write_text(
+            f"What stands in {domain} is held out of every pool.\n" * 9
+        )
     monkeypatch.chdir(tmp_path)
     typed = [line for line in commands() if line.startswith("gristmill ")]
     assert len(typed) >= 11
@@ -44,6 +49,8 @@ def test_the_readmes_commands_run_one_after_the_other(
             arguments += ["--runner", "inprocess", "--quiet"]
         if arguments[0] == "explain":
             arguments[2] = "https://mill.example/3"
+        if arguments[0] == "train":
+            arguments[arguments.index("--tokens") + 1] = "2k"
         monkeypatch.setattr(sys, "argv", ["gristmill", *arguments])
         try:
             main()
@@ -114,7 +121,7 @@ def test_every_command_and_every_recipe_stands_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline", "extraction", "decoding", "overhead", "rules", "scheduling", "simulation"]
+    "name", ["pipeline", "extraction", "decoding", "overhead", "rules", "scheduling", "simulation", "dedup", "proxy"]
 )
 def test_every_benchmark_takes_the_two_flags_and_says_what_it_measures(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

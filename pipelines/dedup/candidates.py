@@ -197,12 +197,16 @@ def _unpacked(keys: Hashes, numbers: Documents) -> tuple[Documents, Documents]:
 
 
 def distinct_pairs(first: Documents, second: Documents) -> tuple[Documents, Documents]:
-    """Each pair once, sorted by (second, first)."""
-    least = min(first.min(), second.min()) if len(first) else 0
-    if len(first) and max(first.max(), second.max()) - least >= 1 << 32:
+    """Each pair once, sorted by (second, first). One key holds both, counted from the least of each end."""
+    if not len(first):
+        return first, second
+    least, others = first.min(), second.min()
+    bits = (int(first.max()) - int(least)).bit_length()
+    if bits + (int(second.max()) - int(others)).bit_length() > 64:
         return _sorted_distinct(first, second)
-    keys = _once((second - least).astype(np.uint64) << HALF | (first - least).astype(np.uint64))
-    return (keys & LOWER_HALF).astype(np.int64) + least, (keys >> HALF).astype(np.int64) + least
+    keys = _once((second - others).astype(np.uint64) << np.uint64(bits) | (first - least).astype(np.uint64))
+    mask = np.uint64((1 << bits) - 1)
+    return (keys & mask).astype(np.int64) + least, (keys >> np.uint64(bits)).astype(np.int64) + others
 
 
 def _sorted_distinct(first: Documents, second: Documents) -> tuple[Documents, Documents]:

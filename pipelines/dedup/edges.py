@@ -4,21 +4,39 @@ the sketch of its second. Nothing is looked up at random.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.dedup.candidates import candidate_pairs, chained_pairs
-from pipelines.dedup.ranges import PAIRS, Bits, Documents, Range, Unit, hashed_rows, ranked_order, rows_within
+from pipelines.dedup.candidates import (
+    buckets_of,
+    chained_pairs,
+    distinct_pairs,
+    histogram,
+    pair_blocks,
+    pairs_counted,
+)
+from pipelines.dedup.ranges import PAIRS, Documents, Range, Unit, blocks_within, ranked_order, rows_within
 from pipelines.dedup.sketch import least_matches, matching
 from pipelines.dedup.step import NearDuplicates
 from pipelines.schema import read_table
 from pipelines.storage import StoredFile
 
 ATTACHED_COLUMNS = ["second", "first", "order", "sketch"]
+BLOCK_PAIRS = 1 << 20
+"""Pairs that get their sketches at a time: 250 MB at 14 x 8."""
+CELLS = 1 << 14
+"""Pairs are counted for so many ranges of documents: 128 KiB of counts from each task. Counts of other ranges do not
+add up: whoever changes this raises `infra.dedup_work.STAGES`.
+"""
+SKETCH_BYTES = 512 << 20
+"""Sketches that one task holds: of 2.4 million documents at 14 x 8."""
+PAIR_BYTES = 2 << 30
+"""Pairs with a sketch each that one task writes to its disk, or reads: 8.7 million at 14 x 8."""
 EDGES = pa.schema(
     [
         ("first", pa.int64()),
@@ -33,18 +51,13 @@ EDGES = pa.schema(
 
 def described(units: Iterable[Unit], documents: Documents, columns: Sequence[str]) -> pa.Table:
     """These columns of `signatures` for documents that are sorted and distinct, in their order. Holds one unit more."""
-    tables = []
-    for unit in units:
+    tables: list[pa.Table] = []
+    for unit in units if len(documents) else ():
         begin, end = np.searchsorted(documents, [unit.first, unit.first + unit.rows])
         if begin < end:
             table = read_table(unit.files["signatures"], columns=list(columns))
             tables.append(table.take(pa.array(documents[begin:end] - unit.first)))
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in columns})
-
-
-def within_documents(units: Iterable[Unit], within: Range) -> list[Unit]:
-    """The units that hold documents of a range."""
-    return [unit for unit in units if unit.first <= within.high and unit.first + unit.rows > within.low]
 
 
 def numbers(table: pa.Table, name: str) -> Any:
@@ -61,30 +74,35 @@ def matrix(column: pa.ChunkedArray, width: int, kind: str = "<u2") -> npt.NDArra
     return values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
 
 
-def pairs_within(
-    units: Iterable[Unit], within: Range, removed: Bits, near: NearDuplicates, before: int
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Candidate pairs of the buckets of a range, each once, sorted by (first, second), and the sizes of its buckets;
-    where datatrove's survivors are asked for, its pairs in its sequence.
+def pairs_of(table: pa.Table, near: NearDuplicates, before: int) -> tuple[Iterator[pa.Table], dict[str, Any]]:
+    """Candidate pairs of the buckets of these rows of bands, and the sizes of the buckets.
+
+    Tables of PAIRS, each sorted by (first, second); a pair comes once in a table. Where datatrove's survivors are asked
+    for, they are its pairs in its sequence.
     """
-    columns = ["hash", "order", "tie"] + (["values"] if near.survivor == "datatrove" else [])
-    tables = list(hashed_rows(units, "bands", within, removed, columns))
-    table = pa.concat_tables(tables) if tables else None
-    if table is None or not table.num_rows:
-        return PAIRS.empty_table(), {"buckets": {}, "compared": 0, "left_out": 0}
+    if not table.num_rows:
+        return iter([PAIRS.empty_table()]), {"buckets": {}, "left_out": 0}
     hashes, documents = numbers(table, "hash"), numbers(table, "document")
     if near.survivor == "datatrove":
         first, second = chained_pairs(hashes, matrix(table.column("values"), near.rows, "<u8"), documents)
-        return pa.table({"first": first, "second": second}, PAIRS), {}
+        return iter([pa.table({"first": first, "second": second}, PAIRS)]), {}
     order = ranked_order(numbers(table, "order"), documents, before)
-    found = candidate_pairs(hashes, documents, order, cap=near.bucket_cap)
-    if found.left_out:  # only there does it matter which of two documents of one order comes first
+    buckets = buckets_of(hashes, documents, order)
+    _, left_out = pairs_counted(buckets, cap=near.bucket_cap)
+    if left_out:  # only there does it matter which of two documents of one order comes first
         by_tie = np.lexsort((numbers(table, "tie"), order))
         order[by_tie] = np.cumsum(changes(order[by_tie], numbers(table, "tie")[by_tie])).astype(np.uint64)
-        found = candidate_pairs(hashes, documents, order, cap=near.bucket_cap)
-    later = np.flatnonzero(found.second >= before)  # of a pair of earlier runs neither falls
-    by = later[np.lexsort((found.second[later], found.first[later]))]
-    return pa.table({"first": found.first[by], "second": found.second[by]}, PAIRS), found.says
+        buckets = buckets_of(hashes, documents, order)
+    sizes, counts = (column.tolist() for column in histogram(buckets))
+    said = {"buckets": dict(zip(map(str, sizes), counts, strict=True)), "left_out": left_out}
+    return (sorted_pairs(*block, before) for block in pair_blocks(buckets, cap=near.bucket_cap)), said
+
+
+def sorted_pairs(first: Documents, second: Documents, before: int) -> pa.Table:
+    """These pairs by (first, second), without those of two documents of earlier runs, of which neither falls."""
+    later = np.flatnonzero(second >= before)
+    by = later[np.lexsort((second[later], first[later]))]
+    return pa.table({"first": first[by], "second": second[by]}, PAIRS)
 
 
 def changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -95,26 +113,89 @@ def changes(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return found
 
 
-def sorted_pairs(files: Iterable[StoredFile], column: str, within: Range, columns: Sequence[str]) -> pa.Table | None:
-    """The rows of these files whose `column` lies within a range; None where there is none."""
-    tables = [rows_within(file, column, within, columns) for file in files]
-    found = pa.concat_tables(tables) if tables else None
-    return found if found is not None and found.num_rows else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Of the pairs whose one document lies within a range, those whose other one leaves `part` modulo `parts`."""
+
+    within: Range
+    part: int = 0
+    parts: int = 1
+
+    def has(self, others: Documents) -> npt.NDArray[np.bool_]:
+        """Which of these other documents' pairs are of this share."""
+        chosen: npt.NDArray[np.bool_] = others % self.parts == self.part
+        return chosen
 
 
-def attached(units: Iterable[Unit], pairs: Sequence[StoredFile], within: Range, near: NearDuplicates) -> pa.Table:
-    """Pairs whose first document lies within a range, each once though several ranges of bands found it, with the
-    first's order and sketch; sorted by (second, first).
+def cell_of(documents: int, near: NearDuplicates) -> int:
+    """How many documents are counted together: of so many a `CELLS`th, and no more than a share may have."""
+    return max(1, min(-(-documents // CELLS), most_documents(near)))
+
+
+def counted(documents: Documents, count: int, near: NearDuplicates) -> Documents:
+    """How often each cell of `count` documents is named."""
+    cell = cell_of(count, near)
+    return np.bincount(documents // cell, minlength=-(-count // cell))
+
+
+def shares_of_pairs(rows: Documents, count: int, near: NearDuplicates) -> list[Share]:
+    """Cells of so many pairs each, cut into shares: ranges of cells as large as `most_documents` and `most_pairs`
+    allow, and a cell with more pairs than that in parts. Cells without pairs are in none.
     """
-    kind = attached_schema(near)
-    found = sorted_pairs(pairs, "first", within, ["first", "second"])
-    if found is None:
-        return kind.empty_table()
-    once = found.group_by(["second", "first"]).aggregate([]).sort_by([("second", "ascending"), ("first", "ascending")])
-    documents, place = np.unique(numbers(once, "first"), return_inverse=True)
-    known = described(within_documents(units, within), documents, ["order", "sketch"]).take(pa.array(place))
-    columns = [once.column("second"), once.column("first"), known.column("order"), known.column("sketch")]
-    return pa.Table.from_arrays(columns, schema=kind)
+    cell = cell_of(count, near)
+    runs: list[tuple[int, int, int]] = []  # the first cell, the last, the pairs of them
+    for index, more in ((index, int(rows[index])) for index in np.flatnonzero(rows).tolist()):
+        start, _, held = runs[-1] if runs else (index, index, 0)
+        if held + more > most_pairs(near) or (index + 1 - start) * cell > most_documents(near):
+            start, held = index, 0
+        if held:
+            runs.pop()
+        runs.append((start, index, held + more))
+    return [
+        Share(within=Range(low=start * cell, high=min((end + 1) * cell, count) - 1), part=part, parts=parts)
+        for start, end, held in runs
+        for parts in [-(-held // most_pairs(near))]
+        for part in range(parts)
+    ]
+
+
+def most_documents(near: NearDuplicates) -> int:
+    """The documents of a share whose sketches take `SKETCH_BYTES`."""
+    return max(1, SKETCH_BYTES // (2 * near.parameters.size))
+
+
+def most_pairs(near: NearDuplicates) -> int:
+    """The pairs of a share that take `PAIR_BYTES` with a sketch each."""
+    return max(1, PAIR_BYTES // (24 + 2 * near.parameters.size))
+
+
+def attached(
+    units: Iterable[Unit], pairs: Sequence[StoredFile], share: Share, near: NearDuplicates
+) -> Iterator[pa.Table]:
+    """A share of the pairs by their first document, each once though several ranges of bands found it, with the first's
+    order and sketch; sorted by (second, first), `BLOCK_PAIRS` at a time.
+
+    Holds 40 bytes a pair as it was found, and the sketches of the documents.
+    """
+    found = [shared_pairs(rows_within(file, "first", share.within, ["first", "second"]), share) for file in pairs]
+    first, second = (np.concatenate([np.zeros(0, np.int64), *(one[end] for one in found)]) for end in (0, 1))
+    found.clear()
+    if not len(first):
+        yield attached_schema(near).empty_table()
+        return
+    first, second = distinct_pairs(first, second)
+    documents, place = np.unique(first, return_inverse=True)
+    known = described(units, documents, ["order", "sketch"]).combine_chunks()
+    for at in range(0, len(first), BLOCK_PAIRS):
+        some = known.take(pa.array(place[at : at + BLOCK_PAIRS]))
+        columns = [second[at : at + BLOCK_PAIRS], first[at : at + BLOCK_PAIRS], some.column("order")]
+        yield pa.table([*columns, some.column("sketch")], schema=attached_schema(near))
+
+
+def shared_pairs(table: pa.Table, share: Share) -> tuple[Documents, Documents]:
+    """Of these pairs those of a share by their first document."""
+    chosen = share.has(numbers(table, "second"))
+    return numbers(table, "first")[chosen], numbers(table, "second")[chosen]
 
 
 def attached_schema(near: NearDuplicates) -> pa.Schema:
@@ -124,28 +205,34 @@ def attached_schema(near: NearDuplicates) -> pa.Schema:
 
 
 def edges_of(
-    units: Iterable[Unit], attached: Sequence[StoredFile], within: Range, near: NearDuplicates, before: int
+    units: Iterable[Unit], attached: Sequence[StoredFile], share: Share, near: NearDuplicates, before: int
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The pairs whose second document lies within a range and whose sketches agree in as many places as the threshold
+    """Of a share of the pairs by their second document those whose sketches agree in as many places as the threshold
     asks for; sorted by (second, first). And how many were compared.
+
+    Holds the sketches of all documents of the range, one row group of pairs, and 34 bytes an edge.
     """
     assert near.threshold is not None
-    found = sorted_pairs(attached, "second", within, ATTACHED_COLUMNS)
-    if found is None:
-        return EDGES.empty_table(), {"compared": 0, "verified": 0}
-    found = found.sort_by([("second", "ascending"), ("first", "ascending")])
-    documents, place = np.unique(numbers(found, "second"), return_inverse=True)
-    known = described(within_documents(units, within), documents, ["order", "sketch"])
-    width = near.parameters.size
-    ours, theirs = matrix(known.column("sketch"), width), matrix(found.column("sketch"), width)
-    matches = matching(ours, theirs, place, np.arange(len(place)))
-    good = np.flatnonzero(matches >= least_matches(near.threshold, width))
-    first, second = numbers(found, "first")[good], documents[place[good]]
-    columns = {
-        "first": first,
-        "second": second,
-        "matches": matches[good],
-        "first_order": ranked_order(numbers(found, "order")[good], first, before),
-        "second_order": ranked_order(numbers(known, "order")[place[good]], second, before),
-    }
-    return pa.table(columns, EDGES), {"compared": len(place), "verified": len(good)}
+    least = least_matches(near.threshold, near.parameters.size)
+    documents = np.arange(share.within.low, share.within.high + 1)
+    known = described(units, documents, ["order", "sketch"])
+    sketches, orders = matrix(known.column("sketch"), near.parameters.size), numbers(known, "order")
+    tables, compared = [EDGES.empty_table()], 0
+    for file in attached:
+        for block in blocks_within(file, "second", share.within, ATTACHED_COLUMNS):
+            pairs = block.filter(pa.array(share.has(numbers(block, "first"))))
+            first, place = numbers(pairs, "first"), numbers(pairs, "second") - share.within.low
+            theirs = matrix(pairs.column("sketch"), near.parameters.size)
+            matches = matching(sketches, theirs, place, np.arange(len(place)))
+            good = np.flatnonzero(matches >= least)
+            columns = {
+                "first": first[good],
+                "second": documents[place[good]],
+                "matches": matches[good],
+                "first_order": ranked_order(numbers(pairs, "order")[good], first[good], before),
+                "second_order": ranked_order(orders[place[good]], documents[place[good]], before),
+            }
+            tables.append(pa.table(columns, EDGES))
+            compared += len(place)
+    found = pa.concat_tables(tables).sort_by([("second", "ascending"), ("first", "ascending")])
+    return found, {"compared": compared, "verified": len(found)}

@@ -10,9 +10,10 @@ Per document at 14 x 8: 224 bytes of sketch, 14 x 20 of bands, 36 and its id for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def fingerprint_schemas(step: Dedup) -> dict[str, pa.Schema]:
 
 def bands_schema(near: NearDuplicates) -> pa.Schema:
     """The columns of `bands`."""
-    return BANDS.append(pa.field("values", pa.binary(8 * near.rows))) if near.survivor == "datatrove" else BANDS
+    return BANDS.append(pa.field("values", pa.binary(near.values_bytes))) if near.values_bytes else BANDS
 
 
 def normal_url(url: str) -> str:
@@ -203,7 +204,7 @@ class Fingerprints:
             keys = [(column, "ascending") for column in ("high", "low", "hash", "row") if column in schema.names]
             if name != "signatures":
                 table = table.sort_by(keys)
-            write_sorted(folder / f"{name}.parquet", table)
+            write_sorted(folder / f"{name}.parquet", [table])
 
     def _add_urls(
         self,
@@ -259,17 +260,25 @@ class Fingerprints:
         self._tables[name].append(pa.Table.from_arrays([*columns, ids], schema=HASHED))
 
 
-def write_sorted(path: Path, table: pa.Table) -> None:
-    """Write rows in groups of `GROUP_ROWS` whose statistics say their range. Hashes do not compress, and are not."""
-    pq.write_table(
-        table,
+def write_sorted(path: Path, tables: Iterable[pa.Table]) -> int:
+    """Write these tables, at least one, one after the other, in groups of `GROUP_ROWS` whose statistics say their
+    range; return their rows. Hashes do not compress, and are not.
+    """
+    waiting = iter(tables)
+    first = next(waiting)
+    rows, names = 0, first.schema.names
+    with pq.ParquetWriter(
         path,
-        row_group_size=GROUP_ROWS,
-        compression={name: "none" if name in HASHES else "lz4" for name in table.schema.names},
-        use_dictionary=[name for name in ("domain", "method") if name in table.schema.names],
+        first.schema,
+        compression={name: "none" if name in HASHES else "lz4" for name in names},
+        use_dictionary=[name for name in ("domain", "method") if name in names],
         write_statistics=True,
         store_schema=True,
-    )
+    ) as writer:
+        for table in chain([first], waiting):
+            writer.write_table(table, row_group_size=GROUP_ROWS)
+            rows += table.num_rows
+    return rows
 
 
 def hasher_of(step: Dedup | None, lexicon: Lexicon | None = None) -> Hasher | None:

@@ -24,7 +24,7 @@ import xxhash
 from filters.splitter import WordSplitter
 from filters.tokens import Column, Lexicon, TokenCodes, WordTable
 from pipelines.dedup import minhash_kernels, sha1_kernels
-from pipelines.dedup.simplified import simplified_words
+from pipelines.dedup.simplified import Numbers, simplified_words
 
 Hashes = npt.NDArray[np.uint64]
 Sketches = npt.NDArray[np.uint16]
@@ -44,6 +44,7 @@ class MinHash:
     rows: int = 8
     hash: Literal["xxhash64", "sha1"] = "xxhash64"
     seed: int = 1
+    numbers: Numbers = "zero"
 
     def __post_init__(self) -> None:
         if min(self.ngram, self.bands, self.rows) < 1:
@@ -142,7 +143,7 @@ class Hasher:
 
     def __init__(self, minhash: MinHash, words: WordSplitter, *, lexicon: Lexicon | None = None) -> None:
         self.minhash = minhash
-        self.splitter = simplified_words(words)
+        self.splitter = simplified_words(words, minhash.numbers)
         self._vocabulary = (Lexicon() if lexicon is None else lexicon).vocabulary(self.splitter)
         self._hashes = SHINGLE_HASHES[minhash.hash]
         self._permutations = permutations(minhash)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +56,13 @@ def near_copies(
     if near.survivor == "datatrove":
         return by_datatrove(pairs, count)
     if near.threshold is not None:
-        table = joined_tables(edges, EDGES)
-        found = Edges(first=numbers(table, "first"), second=numbers(table, "second"), matches=numbers(table, "matches"))
-        orders = numbers(table, "first_order"), numbers(table, "second_order")
+        columns = joined_columns(edges, EDGES)
+        found = Edges(first=columns["first"], second=columns["second"], matches=columns["matches"])
+        orders = columns["first_order"], columns["second_order"]
     else:
-        table = joined_tables(pairs, PAIRS)
-        found = Edges(
-            first=numbers(table, "first"), second=numbers(table, "second"), matches=np.zeros(len(table), np.uint16)
-        )
+        columns = joined_columns(pairs, PAIRS)
+        matches = np.zeros(len(columns["first"]), np.uint16)
+        found = Edges(first=columns["first"], second=columns["second"], matches=matches)
         orders = orders_of(found, units, before)
     survivors = chosen(near, found, orders, units)
     fell = np.flatnonzero(survivors.representatives != survivors.documents)
@@ -101,14 +101,19 @@ def by_datatrove(pairs: Sequence[StoredFile], count: int) -> Near:
 
     def blocks() -> Iterator[tuple[Documents, Documents]]:
         for file in pairs:
-            table = joined_tables([file], PAIRS)
-            yield numbers(table, "first"), numbers(table, "second")
+            columns = joined_columns([file], PAIRS)
+            yield columns["first"], columns["second"]
 
     representatives = components(count, blocks())
     fell = np.flatnonzero(representatives != np.arange(count))
     return Near(documents=fell, representatives=representatives[fell], similarity=np.full(len(fell), np.nan))
 
 
-def joined_tables(files: Sequence[StoredFile], schema: pa.Schema) -> pa.Table:
-    """The rows of these files, one file after the other."""
-    return pa.concat_tables([schema.empty_table(), *(read_table(file) for file in files)])
+def joined_columns(files: Sequence[StoredFile], schema: pa.Schema) -> dict[str, Any]:
+    """The columns of these files, one file after the other. Holds one column twice, and not all."""
+    found = {}
+    table = pa.concat_tables([schema.empty_table(), *(read_table(file) for file in files)])
+    for name in schema.names:
+        found[name] = numbers(table, name)
+        table = table.drop_columns(name)
+    return found

@@ -6,8 +6,11 @@ it, has kept. The first `before` documents are those of earlier runs: they are p
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +32,7 @@ COPIES = pa.schema([("document", pa.int64()), ("representative", pa.int64())])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What one task or retry has kept: the number of its first document, how many there are, their files by name."""
+    """What one task, retry or run has kept: the number of its first document, how many there are, files by name."""
 
     first: int
     rows: int
@@ -44,37 +47,54 @@ class Range:
     high: int
 
 
-def hash_range(index: int, count: int) -> Range:
-    """The range number `index` of `count` that cover all 64-bit hashes."""
-    return Range(low=(index << 64) // count, high=((index + 1 << 64) // count) - 1)
+HASHES = 1 << 64
 
 
-def document_range(index: int, count: int, documents: int) -> Range:
-    """The range number `index` of `count` that cover so many documents."""
-    return Range(low=index * documents // count, high=(index + 1) * documents // count - 1)
+def equal_ranges(values: int, count: int) -> list[Range]:
+    """`count` ranges of one width that cover the values below `values`."""
+    bounds = [index * values // count for index in range(count + 1)]
+    return [Range(low=low, high=high - 1) for low, high in pairwise(bounds)]
+
+
+def ranges_between(sample: npt.NDArray[np.uint64], count: int) -> list[Range]:
+    """At most `count` ranges of hashes with as many of a sorted sample each, one at least; a hash lies in one range."""
+    places = np.arange(1, count) * len(sample) // count
+    lows = [0, *(one for one in np.unique(sample[places]).tolist() if one)] if len(sample) else [0]
+    return [Range(low=low, high=high - 1) for low, high in pairwise([*lows, HASHES])]
+
+
+def ranges_overlapping(ranges: Sequence[Range], within: Range) -> slice:
+    """Which of these ranges, ascending, without a gap, have a value within another."""
+    return slice(
+        bisect_left(ranges, within.low, key=attrgetter("high")),
+        bisect_right(ranges, within.high, key=attrgetter("low")),
+    )
+
+
+def blocks_within(file: StoredFile, column: str, within: Range, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of a file whose `column` lies within the range, these columns of them: a table for each row group whose
+    statistics meet the range, and one at least.
+    """
+    asked = list(dict.fromkeys([column, *columns]))
+    with file.open() as raw, pq.ParquetFile(raw) as parquet:
+        yield parquet.schema_arrow.empty_table().select(list(columns))
+        place = parquet.schema_arrow.get_field_index(column)
+        for index in range(parquet.num_row_groups):
+            found = parquet.metadata.row_group(index).column(place).statistics
+            if found is None or not found.has_min_max or (found.min <= within.high and found.max >= within.low):
+                table = parquet.read_row_group(index, columns=asked, use_threads=False)
+                yield table.filter(inside(table.column(column), within)).select(list(columns))
+
+
+def inside(values: pa.ChunkedArray, within: Range) -> pa.ChunkedArray:
+    """Which of these values lie within a range."""
+    low, high = (pa.scalar(one, values.type) for one in (within.low, within.high))
+    return pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
 
 
 def rows_within(file: StoredFile, column: str, within: Range, columns: Sequence[str]) -> pa.Table:
-    """The rows of a file sorted by `column` whose value lies within the range, these columns of them.
-
-    Reads the row groups whose statistics meet the range.
-    """
-    with file.open() as raw, pq.ParquetFile(raw) as parquet:
-        place = parquet.schema_arrow.get_field_index(column)
-        groups = [
-            index
-            for index in range(parquet.num_row_groups)
-            if (found := parquet.metadata.row_group(index).column(place).statistics) is None
-            or not found.has_min_max
-            or (found.min <= within.high and found.max >= within.low)
-        ]
-        table = parquet.read_row_groups(groups, columns=list(dict.fromkeys([column, *columns])), use_threads=False)
-    values = table.column(column).combine_chunks()
-    kind = values.type
-    inside = pc.and_(
-        pc.greater_equal(values, pa.scalar(within.low, kind)), pc.less_equal(values, pa.scalar(within.high, kind))
-    )
-    return table.filter(inside).select(list(columns))
+    """The rows of a file whose `column` lies within the range, these columns of them."""
+    return pa.concat_tables(blocks_within(file, column, within, columns))
 
 
 def bits_of(documents: Iterable[Documents], count: int) -> Bits:
@@ -96,6 +116,15 @@ def ranked_order(order: npt.NDArray[np.uint64], documents: Documents, before: in
     return order | (documents >= before).astype(np.uint64) << np.uint64(62)
 
 
+def add_bits(bits: Bits, more: Bits, first: int) -> None:
+    """Set the bits of `more`, whose document 0 is document `first`."""
+    begin, shift = first >> 3, np.uint8(first & 7)
+    bits[begin : begin + len(more)] |= more << shift
+    if shift:
+        over = (more >> (np.uint8(8) - shift))[: len(bits) - begin - 1]
+        bits[begin + 1 : begin + 1 + len(over)] |= over
+
+
 def standing(table: pa.Table, first: int, removed: Bits) -> pa.Table:
     """The rows of a unit's table whose document has no bit set, `row` become `document`."""
     documents = table.column("row").to_numpy().astype(np.int64) + first
@@ -103,26 +132,37 @@ def standing(table: pa.Table, first: int, removed: Bits) -> pa.Table:
     return table.filter(pa.array(~is_set(removed, documents)))
 
 
-def hashed_rows(
-    units: Iterable[Unit], name: str, within: Range, removed: Bits, columns: Sequence[str]
-) -> Iterator[pa.Table]:
-    """The rows of a hash range, unit by unit, without those of documents whose bit is set."""
-    by = "hash" if name == "bands" else "high"
+KEYS = {"bands": "hash"}
+"""By what a file of hashes is sorted; the others by `high`."""
+
+
+def index_rows(units: Iterable[Unit], name: str, within: Range, schema: pa.Schema) -> pa.Table:
+    """The rows of a hash range of all these units, sorted by hash: `row` counts from document 0."""
+    by, place = KEYS.get(name, "high"), schema.get_field_index("row")
+    tables = [schema.set(place, pa.field("row", pa.int64())).empty_table()]
     for unit in units:
-        yield standing(rows_within(unit.files[name], by, within, [*columns, "row"]), unit.first, removed)
+        table = rows_within(unit.files[name], by, within, schema.names)
+        row = table.column("row").to_numpy().astype(np.int64) + unit.first
+        tables.append(table.set_column(place, "row", pa.array(row)))
+    return pa.concat_tables(tables).sort_by(by)
 
 
-def copies_within(units: Iterable[Unit], name: str, within: Range, removed: Bits, before: int) -> pa.Table:
-    """Of the documents of a hash range, those that have the 128-bit hash of a preferred one, which stands for them.
+def hashed_rows(units: Iterable[Unit], name: str, within: Range, removed: Bits, columns: Sequence[str]) -> pa.Table:
+    """The rows of a hash range without those of documents whose bit is set, unit after unit."""
+    by = KEYS.get(name, "high")
+    return pa.concat_tables(
+        standing(rows_within(unit.files[name], by, within, [*columns, "row"]), unit.first, removed) for unit in units
+    )
+
+
+def copies_of(table: pa.Table, before: int) -> pa.Table:
+    """Of the documents of these rows (document, high, low, order, id), those that have the 128-bit hash of a preferred
+    one, which stands for them.
 
     Rows of COPIES, sorted by document. Preferred are those of earlier runs, then the smaller order, then the smaller
     id, then the earlier place.
     """
-    columns = ["high", "low", "order", "id"]
-    tables = list(hashed_rows(units, name, within, removed, columns))
-    if not tables:
-        return COPIES.empty_table()
-    frame = pl.from_arrow(pa.concat_tables(tables))
+    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     found = (
         frame.lazy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,23 @@ import pyarrow as pa
 
 from pipelines.accounts import Accounts
 from pipelines.dedup.edges import described, numbers
-from pipelines.dedup.near import joined_tables, near_copies
+from pipelines.dedup.near import joined_columns, near_copies
 from pipelines.dedup.ranges import COPIES, Documents, Range, Unit, rows_within
 from pipelines.dedup.step import METHODS, Alarm, Dedup
 from pipelines.dedup.survivors import rehydration_weights
 from pipelines.schema import CLUSTERS, DUPLICATES, ORDER, read_table
 from pipelines.storage import StoredFile
 
+FALLEN = pa.schema(
+    [("document", pa.int64()), ("method", pa.uint8()), ("representative", pa.int64()), ("similarity", pa.float64())]
+)
+"""Every document that falls, sorted: by which of METHODS, the kept document that stands for it, and their estimated
+Jaccard similarity (null where they were not compared: joined by a URL, or through others).
+"""
+MEMBERS = pa.schema([("representative", pa.int64()), ("document", pa.int64()), ("size", pa.int64())])
+"""The same by (representative, document), and how many documents the representative stands for, itself among them."""
+NAMED = pa.schema([("document", pa.int64()), ("representative_id", pa.large_string()), ("size", pa.int64())])
+"""The id of what stands for a document, sorted by document."""
 REMOVED = pa.schema(
     [
         ("document", pa.int64()),
@@ -31,9 +41,8 @@ REMOVED = pa.schema(
         ("size", pa.int64()),
     ]
 )
-"""Every document that falls, sorted: by which method, the kept document that stands for it, their estimated Jaccard
-similarity (null where they were not compared: joined by a URL, or through others), and how many documents that one
-stands for, itself among them. `representative_run` is the earlier run that holds the representative; null for this.
+"""All of that together, the method by name. `representative_run` is the earlier run that holds the representative; null
+for this.
 """
 SIZES = pa.schema([("document", pa.int64()), ("size", pa.int64())])
 """Every kept document that stands for others, sorted."""
@@ -43,21 +52,24 @@ SHOWN_SHARES = 10_000
 HELD_SHARES = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fallen:
-    """Rows of REMOVED and of SIZES, and figures: documents by method, clusters by size, edges."""
+    """Every document that falls, sorted; its method as a place in METHODS, the kept document that stands for it, their
+    similarity, NaN where they were not compared. All shape (documents,): 25 bytes each.
+    """
 
-    removed: pa.Table
-    clusters: pa.Table
-    says: Mapping[str, Any]
+    documents: Documents
+    methods: npt.NDArray[np.uint8]
+    representatives: Documents
+    similarity: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """The files of REMOVED and SIZES."""
+    """The files of REMOVED and SIZES that speak of some documents, each in their order."""
 
-    removed: StoredFile
-    clusters: StoredFile
+    removed: Sequence[StoredFile]
+    clusters: Sequence[StoredFile]
 
 
 def fallen(
@@ -67,49 +79,109 @@ def fallen(
     edges: Sequence[StoredFile],
     pairs: Sequence[StoredFile],
     count: int,
-    earlier: Sequence[tuple[str, int]],
+    before: int,
 ) -> Fallen:
-    """Who of `count` documents falls, by every method. Holds about 40 bytes for each that has an edge or falls, and the
-    ids of those that stand for others. `earlier` names earlier runs, each with how many documents it has.
+    """Who of `count` documents falls, by every method; none of the first `before`, which are those of earlier runs.
+
+    Holds what `near_copies` does, and then 100 bytes for each that falls.
     """
-    before = sum(documents for _, documents in earlier)
-    found = [(method, *read_copies(files)) for method, files in copies.items()]
     near = near_copies(step.minhash, units, edges, pairs, count, before) if step.minhash is not None else None
     every = [
         (method, documents, standing, np.full(len(documents), np.nan if method == "url" else 1.0))
-        for method, documents, standing in found
+        for method, (documents, standing) in ((method, read_copies(files)) for method, files in copies.items())
     ]
     if near is not None:
         later = near.documents >= before  # components may join documents of earlier runs: those stay
         every.append(("minhash", near.documents[later], near.representatives[later], near.similarity[later]))
-    document = np.concatenate([one[1] for one in every])
-    by = np.argsort(document, kind="stable")
-    document = document[by]
-    method = np.concatenate([np.full(len(one[1]), METHODS.index(one[0]), np.uint8) for one in every])[by]
-    standing, similar = (np.concatenate([one[part] for one in every])[by] for part in (2, 3))
-    representative, similarity = resolved(document, standing, similar, method)
-    heads, place, sizes = np.unique(representative, return_inverse=True, return_counts=True)
-    sizes = sizes + 1
-    known = described(units(), heads, ["id"])
+        del near, later
+    documents, standing, similar = (np.concatenate([one[part] for one in every]) for part in (1, 2, 3))
+    methods = np.concatenate([np.full(len(one[1]), METHODS.index(one[0]), np.uint8) for one in every])
+    every.clear()
+    by = np.argsort(documents, kind="stable")
+    documents, methods = documents[by], methods[by]
+    representatives, similarity = resolved(documents, standing[by], similar[by], methods)
+    return Fallen(documents=documents, methods=methods, representatives=representatives, similarity=similarity)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heads:
+    """Kept documents that stand for others, sorted, and how many each stands for, itself among them. `by_head` puts
+    those that fall in the order of what stands for them.
+    """
+
+    documents: Documents
+    sizes: Documents
+    by_head: Documents
+
+
+def heads_of(fell: Fallen) -> Heads:
+    """What stands for the documents that fall."""
+    by = np.argsort(fell.representatives, kind="stable")
+    sorted_heads = fell.representatives[by]
+    starts = np.flatnonzero(np.diff(sorted_heads, prepend=-1))
+    sizes = np.diff(starts, append=len(by)) + 1
+    return Heads(documents=sorted_heads[starts], sizes=sizes, by_head=by)
+
+
+def fallen_said(fell: Fallen, heads: Heads) -> dict[str, Any]:
+    """Figures: documents by method, clusters by size."""
+    by_method = np.bincount(fell.methods, minlength=len(METHODS)).tolist()
+    sizes, counts = np.unique(heads.sizes, return_counts=True)
+    return {
+        "removed": {method: count for method, count in zip(METHODS, by_method, strict=True) if count},
+        "clusters": {str(size): count for size, count in zip(sizes.tolist(), counts.tolist(), strict=True)},
+    }
+
+
+def fallen_blocks(fell: Fallen, heads: Heads, ranges: Sequence[Range], piece: int) -> Iterator[tuple[str, pa.Table]]:
+    """Tables by the name of their file: for each range of documents FALLEN and SIZES, then MEMBERS, `piece` rows each.
+
+    So that ids can be had by joins of which no task holds more than a range or a piece.
+    """
+    columns = (fell.documents, fell.methods, fell.representatives)
+    for index, within in enumerate(ranges):
+        begin, end = np.searchsorted(fell.documents, [within.low, within.high + 1])
+        similarity = pa.array(fell.similarity[begin:end], from_pandas=True)
+        yield f"fallen-{index:06d}", pa.table([*(one[begin:end] for one in columns), similarity], schema=FALLEN)
+    for index, within in enumerate(ranges):
+        begin, end = np.searchsorted(heads.documents, [within.low, within.high + 1])
+        yield f"clusters-{index:06d}", pa.table([heads.documents[begin:end], heads.sizes[begin:end]], schema=SIZES)
+    for index, at in enumerate(range(0, len(heads.by_head), piece)):
+        some = heads.by_head[at : at + piece]
+        standing = fell.representatives[some]
+        sizes = heads.sizes[np.searchsorted(heads.documents, standing)]
+        yield f"members-{index:06d}", pa.table([standing, fell.documents[some], sizes], schema=MEMBERS)
+
+
+def named(units: Iterable[Unit], members: StoredFile) -> pa.Table:
+    """Rows of NAMED for these rows of MEMBERS."""
+    table = read_table(members)
+    heads, place = np.unique(numbers(table, "representative"), return_inverse=True)
+    ids = described(units, heads, ["id"]).column("id").cast(pa.large_string())
+    columns = [table.column("document"), ids.take(pa.array(place)), table.column("size")]
+    return pa.Table.from_arrays(columns, schema=NAMED).sort_by("document")
+
+
+def with_ids(
+    fell: StoredFile, named: Iterable[StoredFile], within: Range, earlier: Sequence[tuple[str, int]]
+) -> pa.Table:
+    """Rows of REMOVED for the rows of FALLEN of a range of documents. `earlier` names earlier runs, each with how many
+    documents it has.
+    """
+    table = read_table(fell)
+    found = [rows_within(file, "document", within, NAMED.names) for file in named]
+    ids = pa.concat_tables([NAMED.empty_table(), *found]).sort_by("document")
+    assert ids.column("document").equals(table.column("document")), "each that falls is a member once"
     columns = {
-        "document": document,
-        "method": pa.array(list(METHODS), pa.large_string()).take(pa.array(method)),
-        "representative": representative,
-        "similarity": pa.array(similarity, from_pandas=True),
-        "representative_id": known.column("id").cast(pa.large_string()).take(pa.array(place)),
-        "representative_run": earlier_names(representative, earlier),
-        "size": sizes[place],
+        "document": table.column("document"),
+        "method": pa.array(list(METHODS), pa.large_string()).take(table.column("method").combine_chunks()),
+        "representative": table.column("representative"),
+        "similarity": table.column("similarity"),
+        "representative_id": ids.column("representative_id"),
+        "representative_run": earlier_names(numbers(table, "representative"), earlier),
+        "size": ids.column("size"),
     }
-    counted, of_size = np.unique(sizes, return_counts=True)
-    says = {
-        "removed": {
-            name: int((method == index).sum()) for index, name in enumerate(METHODS) if (method == index).any()
-        },
-        "clusters": {str(size): int(count) for size, count in zip(counted.tolist(), of_size.tolist(), strict=True)},
-    }
-    return Fallen(
-        removed=pa.table(columns, REMOVED), clusters=pa.table({"document": heads, "size": sizes}, SIZES), says=says
-    )
+    return pa.table(columns, REMOVED)
 
 
 def earlier_names(documents: Documents, earlier: Sequence[tuple[str, int]]) -> pa.Array:
@@ -121,8 +193,8 @@ def earlier_names(documents: Documents, earlier: Sequence[tuple[str, int]]) -> p
 
 def read_copies(files: Sequence[StoredFile]) -> tuple[Documents, Documents]:
     """Documents and representatives of files of COPIES."""
-    table = joined_tables(files, COPIES)
-    return numbers(table, "document"), numbers(table, "representative")
+    columns = joined_columns(files, COPIES)
+    return columns["document"], columns["representative"]
 
 
 def resolved(
@@ -155,9 +227,9 @@ def removal_of(units: Sequence[Unit], removed: Removed) -> tuple[dict[str, pa.Ta
     change = Accounts()
     for index, unit in enumerate(units):
         within = Range(low=unit.first, high=unit.first + unit.rows - 1)
-        lost = rows_within(removed.removed, "document", within, REMOVED.names)
+        lost = stacked([rows_within(file, "document", within, REMOVED.names) for file in removed.removed], REMOVED)
         rows = numbers(lost, "document") - unit.first
-        standing = rows_within(removed.clusters, "document", within, SIZES.names)
+        standing = stacked([rows_within(file, "document", within, SIZES.names) for file in removed.clusters], SIZES)
         kept = read_table(unit.files["kept"], columns=["key", *ORDER, "id", "url"])
         counted = read_table(unit.files["signatures"], columns=["characters", "tokens", "domain"])
         taken = kept.take(pa.array(rows))

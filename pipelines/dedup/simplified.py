@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Literal
 
 import regex
 
 from filters.splitter import WordSplitter
 
-PREFIX = "simplified:"
+Numbers = Literal["zero", "keep"]
+"""What becomes of a number: 0, as in datatrove, or its figures stay, words of their own where a mark parts them."""
+PREFIXES: Mapping[Numbers, str] = {"zero": "simplified:", "keep": "simplified_with_numbers:"}
 PUNCTUATION = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
 """datatrove's list (`utils/text.py`), a full-width 1 in it; ‘ is not."""
 CONTROLS = "".join(map(chr, (*range(0x09), 0x0B, 0x0C, *range(0x0D, 0x20), *range(0x7F, 0xA0))))
@@ -27,17 +30,18 @@ NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
 ASCII_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
 
 
-def simplified(text: str) -> str:
-    """The text in lower case, each number as 0, with blanks for punctuation, controls and runs of white space, and
-    decomposed (NFD) without non-spacing marks.
+def simplified(text: str, numbers: Numbers = "zero") -> str:
+    """The text in lower case, each number as 0 (or kept), with blanks for punctuation, controls and runs of white
+    space, and decomposed (NFD) without non-spacing marks.
 
     Two blanks stand side by side where marks alone stood between them.
     """
+    text = text.lower()
     if text.isascii():
         if text.isalpha():
-            return text.lower()
-        return " ".join(ASCII_NUMBER.sub("0", text.lower()).translate(BLANKS).split())
-    spaced = " ".join(NUMBER.sub("0", text.lower()).translate(BLANKS).split())
+            return text
+        return " ".join((text if numbers == "keep" else ASCII_NUMBER.sub("0", text)).translate(BLANKS).split())
+    spaced = " ".join((text if numbers == "keep" else NUMBER.sub("0", text)).translate(BLANKS).split())
     return without_marks(spaced).strip()
 
 
@@ -74,17 +78,19 @@ def without_marks(text: str) -> str:
     return text.translate(UNMARKED)
 
 
-def simplified_words(splitter: WordSplitter) -> WordSplitter:
-    """The splitter of the words that `splitter` makes of simplified texts; by name "simplified:" and its name.
+def simplified_words(splitter: WordSplitter, numbers: Numbers = "zero") -> WordSplitter:
+    """The splitter of the words that `splitter` makes of simplified texts; by name "simplified:", or
+    "simplified_with_numbers:", and its name.
 
     No chunk's words depend on a neighbour: the marks of the special cases for which they do in `spacy_english` become
     blanks, but for "‘s" and "<space>" (from "≮space≯"), and matches of those never overlap.
     """
 
     def words(texts: Sequence[str]) -> list[list[str]]:
-        return splitter.words(list(map(simplified, texts)))
+        return splitter.words([simplified(text, numbers) for text in texts])
 
     def sentences(lines: Sequence[str]) -> list[int]:
-        return splitter.sentences(list(map(simplified, lines)))
+        return splitter.sentences([simplified(line, numbers) for line in lines])
 
-    return WordSplitter(name=PREFIX + splitter.name, words=words, sentences=sentences, chunk_local=splitter.chunk_local)
+    name = PREFIXES[numbers] + splitter.name
+    return WordSplitter(name=name, words=words, sentences=sentences, chunk_local=splitter.chunk_local)

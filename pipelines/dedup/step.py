@@ -6,16 +6,21 @@ never takes its copies with it. By URL first, then by text, then near-duplicates
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.dedup.minhash import MinHash
+from pipelines.dedup.minhash import PROFILES, MinHash
+from pipelines.dedup.simplified import Numbers
 from pipelines.recipe_data import Data, known_words
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Preference = Literal["longest", "shortest", "newest", "oldest", "earliest_dump"]
+ProfileName = Literal[
+    "datatrove", "fineweb", "slimpajama", "redpajama-v2@0.8", "redpajama-v2@0.7", "refinedweb", "dolma3", "starcoder"
+]
 SPEAKS_OF = {
     "longest": "length",
     "shortest": "length",
@@ -27,6 +32,9 @@ SPEAKS_OF = {
 EXACT = ("url", "text", "twin")
 """Methods that compare 128-bit hashes, in the order in which they are applied. Twins have one whole signature."""
 METHODS = (*EXACT, "minhash")
+BEFORE_PAIRS = (*EXACT, "earlier", "hashes")
+BEFORE_EDGES = ("pairs", "firsts", "attach", "seconds")
+"""Stages of `infra.dedup_work`, by how much of the step bears on them."""
 REVISION = 1
 """Raise where the same step would find other copies, or store them otherwise."""
 
@@ -47,6 +55,8 @@ class NearDuplicates(Data):
     """MinHash LSH (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, §3.4). The defaults are
     FineWeb's with datatrove's faster hash.
 
+    profile: what others used (`pipelines.dedup.minhash.PROFILES`); what is set beside it counts. numbers: zero, as in
+    datatrove, makes each number 0, so that documents that differ in figures alone are the same; keep compares figures.
     threshold: least Jaccard similarity, estimated from sketches, at which a candidate pair counts; null: every
     candidate pair does. greedy: a document falls if, and only if, a document that stays is that similar to it.
     components: of everything joined by chains of pairs one stays; with `survivor: datatrove` the one that datatrove
@@ -54,16 +64,26 @@ class NearDuplicates(Data):
     ones, a document is compared.
     """
 
+    profile: Annotated[ProfileName | None, Field(exclude=True)] = None
     ngram: PositiveInt = 5
     bands: PositiveInt = 14
     rows: PositiveInt = 8
     hash: Literal["xxhash64", "sha1"] = "xxhash64"
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 1
+    numbers: Numbers = "zero"
     words: str = "spacy_english"
     threshold: Fraction | None = 0.75
     mode: Literal["greedy", "components"] = "greedy"
     survivor: Literal["preferred", "datatrove"] = "preferred"
     bucket_cap: Annotated[int, Field(gt=0, le=1 << 16)] = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_written_out(cls, said: Any) -> Any:
+        """So that a recipe is what it asks for, and not what that is called."""
+        if not isinstance(said, dict) or said.get("profile") not in PROFILES:
+            return said
+        return asdict(PROFILES[said["profile"]]) | {name: value for name, value in said.items() if name != "profile"}
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -87,14 +107,26 @@ class NearDuplicates(Data):
         return self
 
     @property
+    def values_bytes(self) -> int:
+        """Bytes of a band's minima, which are stored where datatrove's survivors are asked for, and else not."""
+        return 8 * self.rows if self.survivor == "datatrove" else 0
+
+    @property
+    def band_bytes(self) -> int:
+        """Bytes of a row of bands: hash, document, order, tie, and the minima where they are stored."""
+        return 28 + self.values_bytes
+
+    @property
     def parameters(self) -> MinHash:
         """What signatures depend on."""
-        return MinHash(ngram=self.ngram, bands=self.bands, rows=self.rows, hash=self.hash, seed=self.seed)
+        return MinHash(
+            ngram=self.ngram, bands=self.bands, rows=self.rows, hash=self.hash, seed=self.seed, numbers=self.numbers
+        )
 
 
 class Alarm(Data):
-    """Stop where one domain, or one folder of input files, of at least `documents` documents loses more than
-    `fraction` of them: that is rarely what was meant.
+    """Stop where one domain with all its hosts, or one folder of input files, of at least `documents` documents loses
+    more than `fraction` of them: that is rarely what was meant.
     """
 
     fraction: Fraction = 0.9
@@ -134,10 +166,11 @@ class Dedup(Data):
         """What of it bears on one stage: copies and pairs do not depend on the threshold, nor on what is chosen."""
         if kind == "shares":
             return self.identity | {"alarm": self.alarm.model_dump()}
-        if kind not in (*EXACT, "earlier", "pairs", "attach"):
-            return self.identity
-        cap = None if kind in EXACT or self.minhash is None else self.minhash.bucket_cap
-        return self.fingerprints | {"bucket_cap": cap}
+        if kind in BEFORE_PAIRS or kind.startswith(("index_", "after_")):
+            return self.fingerprints
+        if kind in BEFORE_EDGES:
+            return self.fingerprints | {"bucket_cap": None if self.minhash is None else self.minhash.bucket_cap}
+        return self.identity
 
     @property
     def fingerprints(self) -> dict[str, Any]:
@@ -145,6 +178,6 @@ class Dedup(Data):
         said = self.model_dump(include={"url", "precedence"}) | {"text": self.text is not None, "revision": REVISION}
         if self.minhash is not None:
             said["minhash"] = self.minhash.model_dump(
-                include={"ngram", "bands", "rows", "hash", "seed", "words", "survivor"}
+                include={"ngram", "bands", "rows", "hash", "seed", "numbers", "words", "survivor"}
             )
         return said

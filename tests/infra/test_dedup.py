@@ -2,94 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-import infra.dedup
-from filters.errors import InputError, SourceEmptied, TaskFailed
+from filters.errors import SourceEmptied, TaskFailed
 from infra.commands import run_recipe
+from infra.commit import FileEntry
+from infra.dedup import check_shares
+from infra.dedup_work import perform_dedup
 from infra.run import Finished, read_run
 from infra.store import open_store
 from infra.verify import verify
 from pipelines.dedup.fingerprints import normal_text, normal_url
-from pipelines.recipe import Recipe, load_recipe
-
-NEAR = {"threshold": 0.75}
-Document = dict[str, Any]
-
-
-def recipe(**step: Any) -> Recipe:
-    """A recipe of one dedup step."""
-    said = {"name": "dedup", "says": "A test.", "steps": [{"dedup": step}], "tokenizer": None}
-    return Recipe.model_validate(said)
-
-
-def changed(text: str, rng: random.Random, words: int) -> str:
-    """The text with so many words exchanged."""
-    parts = text.split(" ")
-    for place in rng.sample(range(len(parts)), words):
-        parts[place] = f"changed{rng.randrange(10**6)}"
-    return " ".join(parts)
+from pipelines.dedup.removal import SHOWN_SHARES, shares_of
+from pipelines.dedup.step import Alarm
+from pipelines.storage import StoredFile
+from tests.infra.dedup_runs import EVERY, NEAR, Document, cut_small, kept, planted, ran, recipe, rows, written
 
 
 @pytest.fixture(scope="module")
 def documents(make_sentences: Callable[[int], str]) -> list[Document]:
-    """120 texts; of every third a near copy or two, of every tenth an exact one, of every eighth one of its URL."""
-    rng = random.Random(5)
-    found: list[Document] = []
-
-    def add(text: str, url: str) -> None:
-        number = len(found)
-        day = 1 + number * 7 % 28
-        found.append({"id": f"doc-{number:04d}", "text": text, "url": url, "date": f"2024-02-{day:02d}T00:00:00Z"})
-
-    for number in range(120):
-        text = make_sentences(number)
-        url = f"https://mill{number % 7}.example/{number}"
-        add(text, url)
-        for _ in range(number % 3 == 0 and 1 + number % 2):
-            add(changed(text, rng, 1 + number % 9), f"https://copy.example/{len(found)}")
-        if number % 10 == 0:
-            add(text.upper().replace(" ", "  "), "")
-        if number % 8 == 0:
-            add(make_sentences(1000 + number), f"http://www.mill{number % 7}.example/{number}/?utm_source=x")
-    add("", "https://empty.example/1")
-    add("", "https://empty.example/2")
-    add("only four words here", "https://short.example/1")
-    return found
-
-
-def written(folder: Path, documents: Sequence[Document], files: int) -> Path:
-    """The documents, one after the other, in so many JSONL files."""
-    folder.mkdir(parents=True)
-    size = -(-len(documents) // files)
-    for index in range(files):
-        lines = [json.dumps(one) for one in documents[index * size : (index + 1) * size]]
-        (folder / f"part-{index}.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    return folder
-
-
-def ran(step: Recipe, source: Path, out: Path, **options: Any) -> Finished:
-    return run_recipe(step, [str(source)], out, runner="inprocess", quiet=True, task_bytes=150_000, **options)
-
-
-def rows(made: Finished, kind: str) -> pl.DataFrame:
-    files = [f"{made.store.url}/{entry.path}" for entry in made.files[kind]]
-    return pl.concat([pl.read_parquet(path.removeprefix("file://")) for path in files])
-
-
-def kept(made: Finished) -> set[str]:
-    return set(rows(made, "dataset")["id"].to_list())
-
-
-EVERY = {"url": {}, "text": {}, "minhash": NEAR}
+    return planted(make_sentences)
 
 
 @pytest.fixture(scope="module")
@@ -172,17 +111,61 @@ def rows_in_order(made: Finished) -> list[Mapping[str, Any]]:
     return found
 
 
+def files_named(out: Path, name: str) -> list[Path]:
+    """The files of this name that attempts left."""
+    return sorted((out / "_work/attempts").rglob(f"{name}.parquet"))
+
+
 def test_ranges_groups_and_tasks_change_nothing(
     made: Finished, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.dedup, "BAND_ROWS", 300)
-    monkeypatch.setattr(infra.dedup, "HASH_ROWS", 50)
-    monkeypatch.setattr(infra.dedup, "DOCUMENTS", 40)
+    cut_small(monkeypatch)
     cut = ran(recipe(**EVERY), source, tmp_path / "cut")
-    assert len(list((tmp_path / "cut").rglob("pairs.parquet"))) > 5
+    for name in ("pairs", "attached", "edges", "removed"):
+        assert len(files_named(tmp_path / "cut", name)) > 4, name
+    assert any("-of-" in path.parent.parent.name for path in files_named(tmp_path / "cut", "attached"))
     assert (cut.dataset_sha256, cut.accounts) == (made.dataset_sha256, made.accounts)
     assert rows(cut, "duplicates").equals(rows(made, "duplicates"))
     assert rows(cut, "clusters").equals(rows(made, "clusters"))
+
+
+@pytest.mark.parametrize("survivor", ["preferred", "datatrove"])
+def test_ranges_change_nothing_where_no_pair_is_verified(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survivor: str
+) -> None:
+    step = recipe(minhash={"threshold": None, "mode": "components", "survivor": survivor})
+    whole = ran(step, source, tmp_path / "whole")
+    cut_small(monkeypatch)
+    cut = ran(step, source, tmp_path / "cut")
+    assert rows(cut, "duplicates").equals(rows(whole, "duplicates"))
+    (once,) = files_named(tmp_path / "whole", "index")
+    sizes = [pl.read_parquet(path).height for path in files_named(tmp_path / "cut", "index")]
+    assert len(sizes) > 4
+    assert max(sizes) < pl.read_parquet(once).height / 3  # also where the hashes crowd
+
+
+def test_a_range_reads_one_bit_a_document_of_what_fell_before(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infra import perform
+
+    cut_small(monkeypatch)
+    seen: dict[str, list[list[str]]] = {}
+
+    def noting(task: Any, report: Any) -> Any:
+        names = [PurePosixPath(entry.path).name for some in task.inputs.values() for entry in some]
+        seen.setdefault(task.kind, []).append(names)
+        return perform_dedup(task, report)
+
+    monkeypatch.setattr(perform, "PERFORMERS", perform.PERFORMERS | {perform.DedupTask: noting})
+    ran(recipe(**EVERY), source, tmp_path / "out")
+    assert {kind: {tuple(names) for names in seen[kind]} for kind in ("url", "text", "twin", "pairs")} == {
+        "url": {()},
+        "text": {("gone.parquet",)},
+        "twin": {("gone.parquet",)},
+        "pairs": {("gone.parquet",)},
+    }
+    assert {len(names) for names in seen["named"]} == {1}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -206,13 +189,16 @@ def test_another_threshold_does_not_read_a_text_again_nor_look_for_pairs(source:
     again = ran(recipe(minhash={"threshold": 0.95}), source, tmp_path / "out")
     assert again.done_now == 0
     made = {path for path in (tmp_path / "out/_work/manifests/dedup").rglob("*.json") if path not in before}
-    assert {path.parent.name for path in made} == {"edges", "survivors", "remove", "shares"}
+    found = {"edges", "survivors", "named", "removed", "remove", "shares"}
+    assert {path.parent.name for path in made} == found
     assert again.accounts.kept > first.accounts.kept
     fresh = ran(recipe(minhash={"threshold": 0.95}), source, tmp_path / "fresh")
     assert fresh.dataset_sha256 == again.dataset_sha256
 
 
-@pytest.mark.parametrize("kind", ["text", "pairs", "edges", "survivors", "remove"])
+@pytest.mark.parametrize(
+    "kind", ["text", "after_text", "pairs", "firsts", "edges", "survivors", "named", "removed", "remove"]
+)
 def test_a_run_that_failed_within_a_stage_is_continued(
     made: Finished, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -338,30 +324,6 @@ def test_permuted_inputs_have_the_same_survivors_in_buckets_above_the_cap(
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("mode", ["greedy", "components"])
-def test_what_an_earlier_run_kept_stays(tmp_path: Path, mode: str) -> None:
-    """Two documents of the earlier run that only a new one joins: the new one falls, and nothing else."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [letters[number // 26] + letters[number % 26] for number in range(400)]
-    texts = {"left": words[:200], "right": words[40:240], "middle": words[20:220]}
-    rows_of = [{"id": name, "text": " ".join(found), "url": "", "date": ""} for name, found in texts.items()]
-    step = recipe(minhash={"threshold": 0.75, "mode": mode})
-    first = ran(step, written(tmp_path / "in1", rows_of[:2], 1), tmp_path / "out1")
-    assert kept(first) == {"left", "right"}
-    second = ran(step, written(tmp_path / "in2", rows_of[2:], 1), tmp_path / "out2", against=[first.store.url])
-    assert verify(second) > 0
-    assert (second.accounts.kept, second.dedup["removed"]) == (0, {"minhash": 1})
-
-
-def test_a_run_is_not_deduplicated_against_itself_nor_twice_against_one(source: Path, tmp_path: Path) -> None:
-    step = recipe(text={})
-    first = ran(step, source, tmp_path / "first")
-    for against, out in (([first.store.url], "first"), ([first.store.url, f"{tmp_path}/./first"], "second")):
-        with pytest.raises(InputError, match="--against names"):
-            ran(step, source, tmp_path / out, against=against)
-    assert read_run(open_store(tmp_path / "first")).dataset_sha256 == first.dataset_sha256
-
-
 def test_numbers_that_no_count_can_be_are_kept_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -369,49 +331,38 @@ def test_numbers_that_no_count_can_be_are_kept_as_they_are(tmp_path: Path) -> No
     assert rows(ran(recipe(text={}), folder, tmp_path / "out"), "dataset")["token_count"].to_list() == [-1]
 
 
-def dumps(documents: Sequence[Document], folder: Path) -> list[Path]:
-    """The documents as three dumps, dealt so that copies lie in several."""
-    found = []
-    for index in range(3):
-        some = [one | {"dump": f"CC-MAIN-2024-{10 + 8 * index}"} for one in documents[index::3]]
-        found.append(written(folder / f"CC-MAIN-2024-{10 + 8 * index}", some, 2))
-    return found
+def test_the_alarm_names_a_source_that_ten_thousand_others_lost_more_than(tmp_path: Path) -> None:
+    names = [f"{number}.example" for number in range(SHOWN_SHARES + 50)]
+    rows_of = [{"kind": "domain", "name": name, "documents": 9_000, "removed": 2_000} for name in names]
+    rows_of.append({"kind": "domain", "name": "emptied.example", "documents": 1_000, "removed": 950})
+    pl.DataFrame(rows_of).write_parquet(tmp_path / "one.parquet")
+    alarm = Alarm()
+    found = shares_of([stored(tmp_path / "one.parquet")], alarm)
+    assert len(found) == SHOWN_SHARES + 1
+    pl.from_arrow(found).write_parquet(tmp_path / "shares.parquet")  # type: ignore[union-attr]
+    size = (tmp_path / "shares.parquet").stat().st_size
+    entry = FileEntry(path="shares.parquet", sha256="", bytes=size, rows=len(found))
+    with pytest.raises(SourceEmptied, match=r"hosts.*domain emptied\.example loses 950 of 1,000\. "):
+        check_shares(open_store(tmp_path), entry, alarm)
 
 
-@pytest.mark.parametrize("methods", [{"minhash": NEAR}, {"text": {}, "minhash": NEAR}])
-def test_dump_after_dump_keeps_what_all_at_once_keeps(
-    documents: list[Document], tmp_path: Path, methods: dict[str, Any]
+def stored(path: Path) -> StoredFile:
+    return StoredFile(url=str(path), bytes=path.stat().st_size)
+
+
+def test_reports_that_differ_in_figures_alone_are_the_same_unless_figures_are_kept(
+    tmp_path: Path, make_sentences: Callable[[int], str]
 ) -> None:
-    step = recipe(**methods, precedence=["earliest_dump", "longest"])
-    sources = dumps(documents, tmp_path)
-    outs: list[str] = []
-    found: set[str] = set()
-    for index, source in enumerate(sources):
-        one = ran(step, source, tmp_path / f"out{index}", against=tuple(outs))
-        outs.append(one.store.url)
-        assert verify(one) > 0
-        found |= kept(one)
-    gone = rows(one, "duplicates")
-    assert set(gone["representative_run"].drop_nulls().to_list()) == {f"{tmp_path}/out0", f"{tmp_path}/out1"}
-    run_recipe(
-        step,
-        [str(source) for source in sources],
-        tmp_path / "whole",
-        runner="inprocess",
-        quiet=True,
-        task_bytes=150_000,
-    )
-    assert found == kept(read_run(open_store(tmp_path / "whole")))
-
-
-def test_a_run_that_stored_other_fingerprints_is_refused_by_name(source: Path, tmp_path: Path) -> None:
-    first = ran(recipe(text={}), source, tmp_path / "first")
-    for step in (recipe(minhash=NEAR), recipe(url={})):
-        with pytest.raises(InputError, match="fingerprinted otherwise"):
-            ran(step, source, tmp_path / "second", against=[first.store.url])
-    with pytest.raises(InputError, match="no dedup step"):
-        ran(load_recipe("fineweb-resiliparse"), source, tmp_path / "second", against=[first.store.url])
-    assert not (tmp_path / "second").exists()
+    words = make_sentences(1).split(" ")
+    for place in range(0, len(words), 6):
+        words[place] = "{}"
+    some = [
+        {"id": str(number), "text": " ".join(words).format(*range(1000 * number, 1000 * number + 999)), "url": ""}
+        for number in range(1, 4)
+    ]
+    source = written(tmp_path / "in", [one | {"date": ""} for one in some], 1)
+    assert ran(recipe(minhash={}), source, tmp_path / "zero").dedup["removed"] == {"twin": 2}
+    assert ran(recipe(minhash={"numbers": "keep"}), source, tmp_path / "keep").accounts.kept == 3
 
 
 def test_a_chain_of_similar_documents_does_not_collapse_into_one(tmp_path: Path) -> None:

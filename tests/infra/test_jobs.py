@@ -11,6 +11,7 @@ import time
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,14 @@ def test_an_output_is_called_the_same_on_every_machine_and_carries_no_credential
     with pytest.raises(InputError) as caught:
         whereabouts(f"s3://key:{CANARY}@bucket/out")
     assert CANARY not in str(caught.value)
+
+
+def test_an_earlier_run_that_carries_credentials_is_refused_before_a_cluster_is_asked(tmp_path: Path) -> None:
+    for secret in (f"s3://key:{CANARY}@bucket/earlier", f"https://key:{CANARY}@host/earlier"):
+        job = replace(a_job(tmp_path, str(tmp_path / "out")), against=("earlier", secret))
+        with pytest.raises(InputError, match="credentials") as caught:
+            submit(job, "http://127.0.0.1:1")
+        assert CANARY not in str(caught.value)
 
 
 def test_what_to_resume_must_be_said_and_noted(tmp_path: Path) -> None:

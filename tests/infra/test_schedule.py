@@ -348,3 +348,27 @@ def test_an_event_costs_the_same_however_many_are_in_flight() -> None:
         return (time.perf_counter() - begun) / count
 
     assert min(seconds(20_000) for _ in range(3)) < 10 * min(seconds(100) for _ in range(3))
+
+
+def test_an_attempt_that_tells_of_new_steps_is_never_overdue_and_one_that_repeats_itself_is() -> None:
+    for moving in (True, False):
+        schedule = Schedule(tasks(1), ASKED)
+        (attempt,) = started(schedule, 0.0, capacity=2)
+        for now in range(1, 3 * int(ASKED.task_seconds), 5):
+            schedule.heard(attempt, float(now), now if moving else 7)
+            steps = schedule.steps(float(now), capacity=2, slots=2)
+            if steps.start:
+                break
+        assert bool(steps.start) == (not moving)
+        assert not moving or schedule.ended(attempt)
+
+
+def test_a_step_that_was_told_before_does_not_put_the_deadline_off() -> None:
+    schedule = Schedule(tasks(2), ASKED)
+    first, second = started(schedule, 0.0, capacity=2, slots=2)
+    overdue: list[str] = []
+    for now in range(1, 1200, 5):
+        schedule.heard(first, float(now), now)
+        schedule.heard(second, float(now), min(now, 100))
+        overdue += [one.task.id for one in schedule.steps(float(now), capacity=2, slots=2).start]
+    assert overdue == ["task-1"]

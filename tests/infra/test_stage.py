@@ -314,6 +314,15 @@ def test_no_more_memory_is_asked_for_than_a_node_with_a_cpu_has() -> None:
     assert (size.memory, size.slots) == (8 * GIB, 1)
 
 
+def test_what_the_first_task_is_known_to_take_is_asked_for_before_any_was_measured() -> None:
+    nodes = (HEAD_WITHOUT_CPUS, node("2", cpus=4, memory=8 * GIB))
+    size = LiveSize(FakeRay(lambda *_: None, nodes), first=3 * GIB + 1)
+    assert (size.memory, size.slots, size.largest) == (3 * GIB + (256 << 20), 2, 8 * GIB)
+    size.measured(GIB)
+    assert size.slots == 2
+    assert LiveSize(FakeRay(lambda *_: None, nodes), first=100 * GIB).memory == 8 * GIB
+
+
 def test_where_no_node_has_room_a_person_is_told_what_is_asked_for_and_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -324,3 +333,36 @@ def test_where_no_node_has_room_a_person_is_told_what_is_asked_for_and_what_ther
     said = capfd.readouterr().err
     assert "no node has room for a task" in said
     assert "a task asks for 1 CPU; 10.0.0.1 has 0 CPUs and 64.0 GiB" in said
+
+
+@pytest.mark.parametrize(("moving", "attempts"), [(True, 1), (False, 2)])
+def test_a_task_that_tells_of_new_steps_gets_no_company_at_its_deadline(moving: bool, attempts: int) -> None:
+    told: list[int] = []
+
+    def does(fake: FakeRay, begun: Begun) -> None:
+        if begun.number > 1:
+            begun.ends()
+            return
+
+        def beat() -> None:
+            told.append(len(told))
+            said = SimpleNamespace(step=len(told) if moving else 1)
+            fake.beat(begun.number, "1", (begun.task.id, said))
+
+        beat()
+        fake.later = [*[beat] * 200, begun.ends]
+
+    fake = FakeRay(does, (node("1"), node("2")))
+    assert len(list(run(fake, patience=replace(QUICK, task_seconds=0.3)))) == 1
+    assert len(fake.begun) == attempts
+
+
+def test_a_task_that_asks_for_gpus_is_given_them_and_only_nodes_that_have_some_are_slots() -> None:
+    fake = FakeRay(lambda _, begun: begun.ends(), (node("1", cpus=8), node("2", cpus=8)))
+    fake.up[1]["Resources"]["GPU"] = 2
+    size = LiveSize(fake, gpus=1)
+    assert size.slots == 2 and LiveSize(fake).slots == 16
+    assert "1 GPU" in size.room and "2 GPUs" in size.room
+    task = SimpleNamespace(id="t", store=LocalStore(Path("/nowhere")), gpus=1)
+    made = list(Stage(fake, None, size, QUICK, None, cluster=True).run([task], lambda *_: None))
+    assert len(made) == 1 and fake.begun[0].options["num_gpus"] == 1

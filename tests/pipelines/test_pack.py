@@ -101,6 +101,33 @@ def test_files_of_a_retry_are_merged_in_order(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "part.parquet").column("id").to_pylist() == [str(n) for n in range(1, 8)]
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    gone=st.sets(st.integers(0, 29)),
+    later=st.sets(st.integers(0, 29)),
+    first=st.integers(0, 29),
+    last=st.integers(0, 30),
+)
+def test_removed_rows_of_several_files_are_left_out_of_a_part(
+    tmp_path_factory, gone: set[int], later: set[int], first: int, last: int
+) -> None:
+    """Thirty rows of which a retry brought some; rows of both files were removed, named by file and row."""
+    folder = tmp_path_factory.mktemp("pack")
+    numbers = [[one for one in range(30) if one not in later], sorted(later)]
+    files, removed = [], []
+    for index, some in enumerate(numbers):
+        write_parquet(folder / f"{index}.parquet", [kept_rows(one, one + 1) for one in some], KEPT)
+        files.append(stored(folder / f"{index}.parquet"))
+        removed += [{"file": index, "row": row} for row, one in enumerate(some) if one in gone]
+    kind = pa.schema([("file", pa.uint16()), ("row", pa.uint32())])
+    pq.write_table(pa.Table.from_pylist(removed[::-1], kind), folder / "removed.parquet")
+    run = Run(files=tuple(files), content="", rows=30 - len(gone), removed=stored(folder / "removed.parquet"))
+    wanted = [str(one) for one in range(30) if one not in gone][first:last]
+    path = folder / "part.parquet"
+    assert write_part(path, [run], skip=first, rows=max(0, last - first), schema=DATASET) == len(wanted)
+    assert pq.read_table(path).column("id").to_pylist() == wanted
+
+
 def test_the_sample_is_of_smallest_keys_for_each_rule_whatever_the_cut(tmp_path: Path) -> None:
     def dropped(numbers: list[int]) -> pa.RecordBatch:
         rows = [

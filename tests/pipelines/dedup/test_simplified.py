@@ -67,6 +67,25 @@ def test_words_are_those_that_datatrove_makes_of_the_simplified_text(texts: list
     assert ours == [spacy.word_tokenize(simplify_text(text)) for text in texts]
 
 
+@pytest.mark.parametrize("text", ["1 2", "Rose 3.5% to 1,024.50 in Q4", "٣٫٥ and ½ — 2024-06-01T10:30", "1ST 8am x2"])
+def test_figures_stay_where_they_are_kept_and_all_else_is_simplified(text: str) -> None:
+    kept = simplified(text, "keep")
+    assert [one for one in kept if one.isdigit()] == [one for one in text if one.isdigit()]
+    digits = {ord(one): "7" for one in text if unicodedata.category(one) == "Nd"}
+    assert kept.translate(digits) == simplify_text(text.translate(digits).translate({ord("7"): "z"})).replace("z", "7")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(hostile, st.text("0123456789.,:-/ apmkx°%$", max_size=30)), max_size=3))
+@example(["8am 10a.m. 5,6 0_o 8) 12:30 3x3 1e-5 $9.99 4th"])
+def test_words_with_figures_are_those_of_each_chunk(texts: list[str]) -> None:
+    spacy = load_word_tokenizer("eng_Latn")
+    encoded = Vocabulary(simplified_words(words_by_name("spacy_english"), "keep")).encode(texts)
+    words = [encoded.table.words[code] for code in encoded.codes]
+    ours = [words[first:last] for first, last in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
+    assert ours == [spacy.word_tokenize(simplified(text, "keep")) for text in texts]
+
+
 def test_special_cases_that_outlive_simplification_never_overlap() -> None:
     """Of overlapping matches only the longest counts, blanks in it or not: that is how chunks could change others."""
     import spacy

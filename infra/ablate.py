@@ -1,0 +1,384 @@
+"""The runs of an experiment, look after look: which are needed next, what they decide, and when to stop.
+
+Looks follow each other in one fixed order, and what is measured comes from `measure`, which trains nothing that is
+committed. So a command that was killed and is typed again goes through the same looks to the same verdicts. What must
+not change later is put into the store if absent: what the experiment is, what was known of a rung before its first
+verdict, and every verdict once it is decided; an arm that is added afterwards meets the same control and moves none.
+
+A rung begins with a pilot: the control and two placebos over the same seeds, which measures how much of their luck
+runs of one seed share, and so whether the control shares the arms' seeds. Then every look adds a seed to each arm that
+is undecided. An interval that decides is doubted by a second learning rate before its verdict stands. At a rung that is
+not the last, REJECT and NEUTRAL end an arm's way; KEEP and UNDECIDED go on. A placebo that fails ends the experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filters.errors import OutputError
+from infra.experiment_arms import ArmPlan
+from infra.experiment_plan import Plan, RungPlan
+from infra.stored import Store, read_decoded
+from proxy_eval.effects import Interval
+from proxy_eval.experiment import CONTROL, Experiment
+from proxy_eval.looks import Fixed, Table, arm_intervals, effects_of, fixed_by, higher_better, settled_design
+from proxy_eval.noise_bank import Variance
+from proxy_eval.planner import Design, next_look, power
+from proxy_eval.verdict import (
+    Finding,
+    Placebo,
+    Reason,
+    Runs,
+    Verdict,
+    decided,
+    placebo_faults,
+    rope_in_doublings,
+    settled,
+)
+
+Floats = NDArray[np.float64]
+FOLDER = "_work/experiment"
+FORMAT = 1
+OWN_SEEDS, SAME_SEEDS = 10_000, 20_000
+"""The control's seeds where they are its own, and those of the A/A placebo, come after these."""
+PILOT = (CONTROL, "random", "garbage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model to train: `ends`, with the control's three endpoints, at the learning rate that sets verdicts."""
+
+    rung: int
+    arm: str
+    rate: float
+    seed: int
+    ends: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run came to: its metrics by name at each budget (None: not measured, or it stopped), the models' labels,
+    and device hours.
+    """
+
+    ends: tuple[Mapping[str, float | None], ...]
+    labels: tuple[str, ...]
+    hours: float
+
+
+Measure = Callable[[Sequence[Run]], Sequence[Measured]]
+"""Trains and scores what was never before; gives all in their order."""
+
+
+@dataclass(kw_only=True)
+class RungState:
+    """A rung under way: the `looks` that were taken at it, and what they found so far."""
+
+    plan: RungPlan
+    fixed: Fixed
+    design: Design
+    measured: dict[Run, Measured] = field(default_factory=dict)
+    looks: int = 0
+    intervals: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # estimate, low, high by arm
+    second: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # at the other learning rate
+    decided: dict[str, tuple[Finding, int]] = field(default_factory=dict)  # with the look that did
+    placebos: tuple[Placebo, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class State:
+    """An experiment under way."""
+
+    plan: Plan
+    rungs: list[RungState] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What voids the verdicts."""
+        return tuple(f"{rung.plan.name}: {one}" for rung in self.rungs for one in rung.faults)
+
+
+def ablate(
+    plan: Plan,
+    store: Store,
+    measure: Measure,
+    priors: Mapping[int, Mapping[str, Variance]],
+    *,
+    on_look: Callable[[State], None],
+) -> State:
+    """Run the experiment to its end. `priors`: what the noise bank says, by rung and kind, where nothing was fixed yet.
+
+    `on_look` is told the state after each look, and once more at the end. Raises OutputError where the store has begun
+    another experiment.
+    """
+    check_same(store, plan)
+    state = State(plan=plan)
+    active = [arm.name for arm in plan.of_kind("arm")]
+    for rung in plan.rungs:
+        now = begun(plan, rung, store, measure, priors[rung.number])
+        state.rungs.append(now)
+        going = list(active)
+        while now.looks < rung.said.seeds and (going or not sees_garbage(now)) and not now.faults:
+            now.looks += 1
+            take(now, measure, needed(plan, now, going))
+            look(state, now, store, measure, going)
+            going = [name for name in going if name not in now.decided]
+            on_look(state)
+        last = rung is plan.rungs[-1]
+        active = [name for name in active if last or goes_on(now, name)]
+        if now.faults or not active:
+            break
+    state.finished = True
+    on_look(state)
+    return state
+
+
+def held(store: Store, name: str, value: Mapping[str, Any]) -> Any:
+    """What is in force under a name: this value, unless another was there."""
+    path = f"{FOLDER}/{name}.json"
+    store.create(path, json.dumps(value, sort_keys=True).encode())
+    return read_decoded(store, path, json.loads)
+
+
+def kept(store: Store, name: str) -> Any:
+    """What is in force under a name; None where nothing is."""
+    try:
+        return read_decoded(store, f"{FOLDER}/{name}.json", json.loads)
+    except FileNotFoundError:
+        return None
+
+
+def check_same(store: Store, plan: Plan) -> None:
+    """Raise OutputError unless the store's experiment is this one, or it has none yet."""
+    asked = json.loads(json.dumps({"format": FORMAT, **plan.identity}))
+    found = held(store, "experiment", asked)
+    if changed := [name for name in asked if found.get(name) != asked[name]]:
+        raise OutputError(
+            f"{store.url} has begun another experiment: {', '.join(changed)} differ. What was promised before the "
+            "first look cannot be changed after it; arms can be added up to `room`. Choose another --out."
+        )
+
+
+def as_begun(experiment: Experiment, store: Store) -> Experiment:
+    """The experiment with what was left to its first plan and is in force since: the share that is removed at random,
+    which arms that were added would move.
+    """
+    found = kept(store, "experiment")
+    if found is None or experiment.placebos.random is not None:
+        return experiment
+    placebos = experiment.placebos.model_copy(update={"random": found["random"]})
+    return experiment.model_copy(update={"placebos": placebos})
+
+
+def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Mapping[str, Variance]) -> RungState:
+    """A rung after its pilot; what that found is in force from then on."""
+    said, name = rung.said.expected, f"rung-{rung.number}"
+    before = kept(store, name)
+    state = RungState(plan=rung, fixed=fixed_by(rung.design, priors, rho=said.rho), design=rung.design)
+    seeds = 0 if said.rho is not None else plan.experiment.pilot if before is None else before["pilot"]
+    if seeds:
+        rate = rung.rates[0]
+        pilot = [
+            Run(rung=rung.number, arm=arm, rate=rate, seed=seed, ends=arm == CONTROL)
+            for arm in PILOT
+            for seed in range(1, seeds + 1)
+        ]
+        take(state, measure, pilot)
+        metric = plan.experiment.metric
+        values = np.array(
+            [[value(state, run, metric, int(run.ends)) for run in pilot if run.arm == arm] for arm in PILOT]
+        )
+        ends = np.array([[value(state, run, metric, at) for run in pilot if run.arm == CONTROL] for at in range(3)])
+        state.fixed = fixed_by(rung.design, priors, rho=None, values=values, endpoints=ends)
+    asked = {"fixed": asdict(state.fixed), "seeds": rung.said.seeds, "pilot": seeds}
+    found = held(store, name, asked)
+    banks = {kind: tuple(found["fixed"][kind]) for kind in ("run", "pair", "doubling")}
+    state.fixed = Fixed(**{**found["fixed"], **banks})
+    state.design = settled_design(replace(rung.design, seeds=found["seeds"]), state.fixed)
+    return state
+
+
+def take(state: RungState, measure: Measure, runs: Iterable[Run]) -> None:
+    """Have these runs measured, but for those that are."""
+    todo = [run for run in dict.fromkeys(runs) if run not in state.measured]
+    if todo:
+        state.measured.update(zip(todo, measure(todo), strict=True))
+
+
+def value(state: RungState, run: Run, metric: str, end: int = 0) -> float:
+    """A metric of a run at one of its budgets, higher better; NaN where it is not there."""
+    found = state.measured.get(run)
+    return math.nan if found is None else higher_better(metric, found.ends[end].get(metric))
+
+
+def control_seeds(state: RungState) -> list[int]:
+    """The control's seeds at this look."""
+    count = replace(state.design, seeds=state.looks).control_seeds
+    first = 0 if state.design.shared else OWN_SEEDS
+    return [first + at for at in range(1, count + 1)]
+
+
+def arm_seeds(arm: ArmPlan, looks: int) -> list[int]:
+    """An arm's seeds after so many looks."""
+    first = SAME_SEEDS if arm.kind == "same" else 0
+    return [first + at for at in range(1, looks + 1)]
+
+
+def needed(plan: Plan, state: RungState, going: Sequence[str]) -> list[Run]:
+    """The runs of the present look: of the control, the placebos, and the arms that are undecided with what they are
+    matched to.
+    """
+    rung, rate = state.plan.number, state.plan.rates[0]
+    tokens = state.plan.said.tokens
+    arms = [plan.arm(name) for name in going]
+    matched = [one for one in plan.of_kind("matched") if one.of in going and plan.arm(str(one.of)).epochs(tokens) > 1]
+    every = [*arms, *matched, *plan.of_kind("same", "random", "garbage")]
+    own = [Run(rung=rung, arm=CONTROL, rate=rate, seed=seed, ends=True) for seed in control_seeds(state)]
+    return own + [
+        Run(rung=rung, arm=arm.name, rate=rate, seed=seed) for arm in every for seed in arm_seeds(arm, state.looks)
+    ]
+
+
+def table_of(plan: Plan, state: RungState, metric: str, rate: float) -> Table:
+    """A metric of the rung's runs at a learning rate. At another than the first the control has no endpoints: its
+    curve is taken to be parallel to that at the first.
+    """
+    arms = [arm for arm in plan.arms if arm.kind != "control"]
+    rung, first = state.plan.number, state.plan.rates[0]
+    own = control_seeds(state)
+    ends = np.array(
+        [[value(state, Run(rung=rung, arm=CONTROL, rate=first, seed=seed, ends=True), metric, at) for seed in own]
+         for at in range(3)]
+    )  # fmt: skip
+    if rate != first:
+        middle = [value(state, Run(rung=rung, arm=CONTROL, rate=rate, seed=seed), metric) for seed in own]
+        ends = ends - ends[1] + np.array(middle)
+    values = [
+        [
+            value(state, Run(rung=rung, arm=arm.name, rate=rate, seed=seed), metric)
+            for seed in arm_seeds(arm, state.looks)
+        ]
+        for arm in arms
+    ]
+    width = max(len(own), state.looks)
+    return Table(
+        names=tuple(arm.name for arm in arms),
+        runs=Runs(values=widened(np.array(values), width), endpoints=widened(ends, width)),
+        in_base=np.array([arm.in_base for arm in arms]),
+        placebo=np.array([arm.kind in ("same", "random", "garbage") for arm in arms]),
+        same=np.array([arm.kind == "same" for arm in arms]),
+    )
+
+
+def widened(values: Floats, width: int) -> Floats:
+    """The rows with NaN up to so many columns."""
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=np.nan)
+
+
+def look(state: State, now: RungState, store: Store, measure: Measure, going: Sequence[str]) -> None:
+    """Look at all runs of the rung: intervals, placebos, and the verdicts of arms that were undecided."""
+    plan, experiment = state.plan, state.plan.experiment
+    rope = rope_in_doublings(experiment.rope)
+    table = table_of(plan, now, experiment.metric, now.plan.rates[0])
+    found = arm_intervals(table, now.design, experiment.budget, now.fixed)
+    codes = decided(found, rope)
+    now.intervals = by_name(table, found)
+    now.placebos = tuple(placebos(plan, now, dict(zip(table.names, codes.tolist(), strict=True))))
+    now.faults = placebo_faults(now.placebos)
+    doubted = [
+        name for name, code in zip(table.names, codes, strict=True) if name in going and code != Verdict.UNDECIDED
+    ]
+    second = None
+    if len(now.plan.rates) > 1 and doubted and not now.faults:
+        take(now, measure, second_runs(now, doubted))
+        other = table_of(plan, now, experiment.metric, now.plan.rates[1])
+        second = arm_intervals(other, now.design, experiment.budget, now.fixed)
+        now.second = {name: bounds for name, bounds in by_name(other, second).items() if not math.isnan(bounds[0])}
+    stands, reasons = settled(codes, rope=rope, gold=gold_of(plan, now), second=second, earlier=earlier(state, table))
+    for at, name in enumerate(table.names):
+        if name in going and not now.faults:
+            decide(plan, now, store, name, Verdict(int(stands[at])), Reason(int(reasons[at])))
+
+
+def by_name(table: Table, found: Interval) -> dict[str, tuple[float, float, float]]:
+    """Estimate, low and high of each arm."""
+    rows = zip(table.names, found.estimate.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+    return {name: (estimate, low, high) for name, estimate, low, high in rows}
+
+
+def second_runs(now: RungState, names: Sequence[str]) -> list[Run]:
+    """Runs at the second learning rate: of these arms and the control, over the seeds so far."""
+    rung, rate = now.plan.number, now.plan.rates[1]
+    own = [Run(rung=rung, arm=CONTROL, rate=rate, seed=seed) for seed in control_seeds(now)]
+    return own + [Run(rung=rung, arm=name, rate=rate, seed=seed) for name in names for seed in range(1, now.looks + 1)]
+
+
+def gold_of(plan: Plan, now: RungState) -> Floats:
+    """Delta of each arm on the bits per byte of gold answers, higher better; NaN where not measured."""
+    table = table_of(plan, now, "gold", now.plan.rates[0])
+    return np.asarray(effects_of(table, now.design).estimate * np.where(table.in_base, -1.0, 1.0))
+
+
+def earlier(state: State, table: Table) -> NDArray[np.int8] | None:
+    """The verdicts at the rung before; None at the first."""
+    if len(state.rungs) < 2:
+        return None
+    before = state.rungs[-2].decided
+    return np.array([before[name][0].verdict if name in before else Verdict.UNDECIDED for name in table.names], np.int8)
+
+
+def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict, reason: Reason) -> None:
+    """Note what is said of an arm at this look: a verdict for good, UNDECIDED at the last look with its price.
+
+    A verdict of an earlier command stands, whatever arms were added since, and comes at the look at which it came.
+    """
+    place = f"verdicts/{now.plan.number}-{name}-{plan.arm(name).identity[:8]}"
+    before = kept(store, place)
+    estimate, low, high = now.intervals[name]
+    if before is not None and before["look"] == now.looks:
+        verdict, reason = Verdict[before["verdict"]], Reason[before["reason"]]
+        estimate, low, high = (float(before[key]) for key in ("estimate", "low", "high"))
+    elif before is not None and before["look"] > now.looks:
+        return
+    finding = Finding(name=name, verdict=verdict, reason=reason, estimate=estimate, low=low, high=high)
+    if verdict != Verdict.UNDECIDED:
+        said = {"look": now.looks, "verdict": verdict.name, "reason": reason.name}
+        held(store, place, said | {"estimate": estimate, "low": low, "high": high})
+        now.decided[name] = (finding, now.looks)
+    elif now.looks == now.plan.said.seeds:
+        now.decided[name] = (replace(finding, next_look=next_look(now.design, now.looks, estimate)), now.looks)
+
+
+def placebos(plan: Plan, now: RungState, codes: Mapping[str, int]) -> Iterable[Placebo]:
+    """What came of each placebo at this look. Shuffled documents teach hardly more than nothing, so a rule that removes
+    a share g of them is worth about g / (1 - g) of the tokens: that is the effect whose power is planned.
+    """
+    share = plan.experiment.placebos.garbage
+    level = plan.experiment.budget.placebo_level
+    for arm in plan.of_kind("same", "random", "garbage"):
+        yield Placebo(
+            name=arm.name,
+            kind=arm.kind,  # type: ignore[arg-type]
+            verdict=Verdict(int(codes[arm.name])),
+            power=power(replace(now.design, level=level), share / (1 - share)) if arm.kind == "garbage" else None,
+            looks_left=now.looks < now.plan.said.seeds,
+        )
+
+
+def sees_garbage(now: RungState) -> bool:
+    """True where the rule that removes the planted garbage came out KEEP at the last look."""
+    return any(one.kind == "garbage" and one.verdict == Verdict.KEEP for one in now.placebos)
+
+
+def goes_on(now: RungState, name: str) -> bool:
+    """True where an arm goes on to the next rung: it is not REJECT or NEUTRAL here."""
+    return name not in now.decided or now.decided[name][0].verdict in (Verdict.KEEP, Verdict.UNDECIDED)

@@ -1,0 +1,411 @@
+"""What an experiment has found, as `results.json` has it: rewritten at every look, and all that a report needs.
+
+Everything is Delta, with the rule minus without it. Verdicts and their intervals are in doublings of tokens (1 is twice
+the tokens; `Bounds` says what null means); effects are in units of their metric, higher better, so that bits per byte
+are turned. While `faults` is not empty no verdict holds. Runs name their models, whose folders (`models/LABEL/` with
+the losses of all steps, `scores/LABEL/` with every document and item) lie in the same store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from infra.ablate import FORMAT, PILOT, RungState, State, table_of, value
+from infra.experiment_arms import MATCHED, ArmPlan, Yield
+from infra.experiment_plan import Plan, added
+from proxy_eval.effects import ENDPOINTS, Pairing, decision_accuracy, pairing, share_of_tokens
+from proxy_eval.experiment import CONTROL
+from proxy_eval.looks import Beside, Fixed, beside
+from proxy_eval.planner import CONTROL_TOKENS, Cost, neutral_power
+from proxy_eval.verdict import SAYS, Finding, Reason, Verdict, said
+
+RESULTS = "results.json"
+Status = Literal["running", "finished", "void"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """An estimate and its interval. An estimate is null where nothing is known, a bound where there is none."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A model of an arm: where it ran, its label, tokens, the experiment's metric and gold answers (higher better)."""
+
+    rung: int
+    learning_rate: float
+    seed: int
+    tokens: int
+    label: str
+    metric: float | None
+    gold: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """An arm, or a placebo, or a random removal that is matched to one, as it stands at the last rung that it met.
+
+    says: the verdict in one line. doublings: the interval that sets it, valid at every look; share: the same as shares
+    of the tokens. At one look, and read by no verdict: effect (the metric), gold, domains and tasks (95 %), shrunk
+    (the estimate in doublings against the winner's curse), discovery (adjusted p-value). second: doublings at the
+    second learning rate. matched: those of the random removal of as many tokens, where the arm comes round again.
+    next_look: where it is undecided.
+    """
+
+    name: str
+    kind: str
+    mask: str
+    pool: str
+    rule_in: Literal["arm", "base"]
+    documents: int
+    tokens: int
+    epochs: float
+    yields: Yield
+    rung: int | None
+    seeds: int
+    look: int | None
+    verdict: str
+    reason: str
+    says: str
+    doublings: Bounds
+    share: Bounds
+    second: Bounds | None
+    matched: Bounds | None
+    effect: Bounds
+    gold: Bounds
+    domains: Mapping[str, Bounds]
+    tasks: Mapping[str, Bounds]
+    shrunk: float | None
+    discovery: float | None
+    next_look: Mapping[str, Any] | None
+    runs: tuple[RunResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The control decayed at one budget: the metric of each seed, higher better."""
+
+    tokens: int
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungResult:
+    """A rung: what was known of its noise before the first verdict, its design, its control's curve, and its price.
+
+    pairing: rho over all looks, `fixed.rho` being that of the pilot. spread: standard deviation of a paired difference,
+    or of a run where seeds are not shared, of each metric; snr: the largest difference between arms over it.
+    decision_accuracy: of each metric, how often pairs of arms are ordered as at the last rung by the experiment's.
+    smallest: the effect seen with power 0.8, planned and as measured; neutral: the power to call no effect NEUTRAL.
+    """
+
+    number: int
+    name: str
+    size: str
+    tokens: int
+    learning_rates: tuple[float, ...]
+    calibration: Mapping[str, Any] | None
+    seeds: int
+    looks: int
+    shared: bool
+    control_seeds: int
+    fixed: Fixed
+    level: float
+    smallest: float | None
+    neutral: float
+    curve: tuple[Point, ...]
+    pairing: Pairing | None
+    spread: Mapping[str, float]
+    snr: Mapping[str, float]
+    decision_accuracy: Mapping[str, float]
+    planned: Cost
+    actual: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The whole of it. `identity` names by hashes what was compared on what; `arms` are in the order of the file."""
+
+    format: int
+    name: str
+    says: str
+    status: Status
+    faults: tuple[str, ...]
+    experiment: Mapping[str, Any]  # the whole file, paths made absolute
+    experiment_sha256: str
+    identity: Mapping[str, Any]
+    metric: str
+    rope: float
+    error: float
+    placebo_error: float
+    room: int
+    arms: tuple[ArmResult, ...]
+    placebos: tuple[ArmResult, ...]
+    control: ArmResult
+    rungs: tuple[RungResult, ...]
+    planned: Cost
+    actual: Cost
+    notes: tuple[str, ...]
+
+
+def results_of(state: State) -> Results:
+    """What the looks so far have found."""
+    plan, experiment = state.plan, state.plan.experiment
+    shown = {rung.plan.number: shown_of(plan, rung) for rung in state.rungs}
+    rungs = tuple(rung_result(state, rung, shown) for rung in state.rungs)
+    return Results(
+        format=FORMAT,
+        name=experiment.name,
+        says=experiment.says,
+        status="void" if state.faults else "finished" if state.finished else "running",
+        faults=state.faults,
+        experiment=experiment.model_dump(mode="json"),
+        experiment_sha256=experiment.sha256,
+        identity=plan.identity,
+        metric=experiment.metric,
+        rope=experiment.rope,
+        error=experiment.error,
+        placebo_error=experiment.placebo_error,
+        room=experiment.budget.arms,
+        arms=tuple(arm_result(state, arm, shown) for arm in plan.of_kind("arm")),
+        placebos=tuple(arm_result(state, arm, shown) for arm in plan.of_kind("same", "random", "garbage")),
+        control=arm_result(state, plan.arm(CONTROL), shown),
+        rungs=rungs,
+        planned=plan.cost,
+        actual=added(rung.actual for rung in rungs),
+        notes=plan.notes,
+    )
+
+
+def encoded(results: Results) -> bytes:
+    """The results as JSON; what is not finite is null."""
+    return (json.dumps(plain(asdict(results)), indent=1, allow_nan=False) + "\n").encode()
+
+
+def plain(found: Any) -> Any:
+    """Plain data without numbers that JSON lacks."""
+    if isinstance(found, Mapping):
+        return {str(key): plain(one) for key, one in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [plain(one) for one in found]
+    if isinstance(found, (np.floating, np.integer)):
+        found = found.item()
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def metrics_of(rung: RungState) -> list[str]:
+    """Every metric that the rung's runs were measured by."""
+    return sorted({name for one in rung.measured.values() for end in one.ends for name in end})
+
+
+def shown_of(plan: Plan, rung: RungState) -> dict[str, Beside]:
+    """Effects on every metric, of the last look."""
+    if rung.looks == 0:
+        return {}
+    rate = rung.plan.rates[0]
+    return {metric: beside(table_of(plan, rung, metric, rate), rung.design, rung.fixed) for metric in metrics_of(rung)}
+
+
+def arm_result(state: State, arm: ArmPlan, shown: Mapping[int, Mapping[str, Beside]]) -> ArmResult:
+    """One arm at the last rung where it has runs."""
+    met = [rung for rung in state.rungs if arm.name in rung.intervals and seeds_of(rung, arm.name)]
+    now = met[-1] if met else None
+    finding, look = found_of(state, arm, now)
+    effects = {} if now is None else {name: effect_of(one, arm, state) for name, one in shown[now.plan.number].items()}
+    metric = state.plan.experiment.metric
+    at = row(state.plan, arm)
+    main = None if now is None or at is None else shown[now.plan.number].get(metric)
+    unknown = bounds(math.nan, math.nan, math.nan)
+    tokens = (now or state.rungs[0]).plan.said.tokens if state.rungs else state.plan.rungs[0].said.tokens
+    return ArmResult(
+        name=arm.name,
+        kind=arm.kind,
+        mask=arm.said,
+        pool=arm.pool_sha256,
+        rule_in="base" if arm.in_base else "arm",
+        documents=arm.reads.documents,
+        tokens=arm.reads.tokens,
+        epochs=arm.epochs(tokens),
+        yields=arm.changes,
+        rung=None if now is None else now.plan.number,
+        seeds=0 if now is None else len(seeds_of(now, arm.name)),
+        look=look,
+        verdict=finding.verdict.name,
+        reason=SAYS[finding.reason],
+        says=said(finding),
+        doublings=bounds(finding.estimate, finding.low, finding.high),
+        share=shares(finding.estimate, finding.low, finding.high),
+        second=None if now is None or arm.name not in now.second else bounds(*now.second[arm.name]),
+        matched=None if now is None else matched_bounds(now, arm),
+        effect=effects.get(metric, unknown),
+        gold=effects.get("gold", unknown),
+        domains={name.removeprefix("panel/"): one for name, one in effects.items() if name.startswith("panel/")},
+        tasks={name: one for name, one in effects.items() if "/" in name and not name.startswith("panel/")},
+        shrunk=None if main is None or at is None else float(main.shrunk[at]),
+        discovery=None if main is None or at is None else float(main.discovery[at]),
+        next_look=None if finding.next_look is None else asdict(finding.next_look),
+        runs=tuple(run for rung in state.rungs for run in run_results(rung, arm, metric)),
+    )
+
+
+def found_of(state: State, arm: ArmPlan, now: RungState | None) -> tuple[Finding, int | None]:
+    """What is said of an arm, and the look that said it; of an arm that no look has decided, its interval."""
+    blank = Finding(
+        name=arm.name,
+        verdict=Verdict.UNDECIDED,
+        reason=Reason.INTERVAL,
+        estimate=math.nan,
+        low=-math.inf,
+        high=math.inf,
+    )
+    if now is None:
+        return blank, None
+    if arm.name in now.decided:
+        return now.decided[arm.name]
+    estimate, low, high = now.intervals[arm.name]
+    verdict = next((one.verdict for one in now.placebos if one.name == arm.name), Verdict.UNDECIDED)
+    finding = Finding(name=arm.name, verdict=verdict, reason=Reason.INTERVAL, estimate=estimate, low=low, high=high)
+    return finding, None
+
+
+def row(plan: Plan, arm: ArmPlan) -> int | None:
+    """Where an arm stands in tables; the control does not."""
+    names = [one.name for one in plan.arms if one.kind != "control"]
+    return names.index(arm.name) if arm.name in names else None
+
+
+def effect_of(one: Beside, arm: ArmPlan, state: State) -> Bounds:
+    """Delta on one metric, at one look."""
+    at = row(state.plan, arm)
+    if at is None:
+        return bounds(math.nan, math.nan, math.nan)
+    return bounds(one.interval.estimate[at], one.interval.low[at], one.interval.high[at])
+
+
+def bounds(estimate: float, low: float, high: float) -> Bounds:
+    """With None for what is not known, and an estimate beyond the curve's range at its end."""
+    known = None if math.isnan(estimate) else float(estimate)
+    if known is not None and math.isinf(known):
+        known = math.copysign(1.0, known)
+    return Bounds(
+        estimate=known,
+        low=float(low) if math.isfinite(low) else None,
+        high=float(high) if math.isfinite(high) else None,
+    )
+
+
+def shares(*doublings: float) -> Bounds:
+    """Doublings as shares of the tokens."""
+    found = bounds(*doublings)
+    each = (found.estimate, found.low, found.high)
+    estimate, low, high = (None if one is None else float(share_of_tokens(np.asarray(one))) for one in each)
+    return Bounds(estimate=estimate, low=low, high=high)
+
+
+def matched_bounds(now: RungState, arm: ArmPlan) -> Bounds | None:
+    """The interval of the random removal that is matched to the arm, in doublings; None where there is none."""
+    name = MATCHED + arm.name
+    return bounds(*now.intervals[name]) if name in now.intervals and seeds_of(now, name) else None
+
+
+def seeds_of(rung: RungState, arm: str) -> list[int]:
+    """The seeds of an arm's runs at the learning rate that sets verdicts."""
+    return sorted(run.seed for run in rung.measured if run.arm == arm and run.rate == rung.plan.rates[0])
+
+
+def run_results(rung: RungState, arm: ArmPlan, metric: str) -> list[RunResult]:
+    """The runs of an arm at a rung; the control's endpoints one by one."""
+    found = []
+    for run in sorted((one for one in rung.measured if one.arm == arm.name), key=lambda one: (-one.rate, one.seed)):
+        for at, label in enumerate(rung.measured[run].labels):
+            tokens = rung.plan.training.budgets[at] if run.ends else rung.plan.said.tokens
+            found.append(
+                RunResult(
+                    rung=run.rung,
+                    learning_rate=run.rate,
+                    seed=run.seed,
+                    tokens=tokens,
+                    label=label,
+                    metric=value(rung, run, metric, at),
+                    gold=value(rung, run, "gold", at),
+                )
+            )
+    return found
+
+
+def rung_result(state: State, rung: RungState, shown: Mapping[int, Mapping[str, Beside]]) -> RungResult:
+    """One rung."""
+    plan, metric, design = rung.plan, state.plan.experiment.metric, rung.design
+    ends = [run for run in sorted(rung.measured, key=lambda run: run.seed) if run.ends]
+    last = shown[state.rungs[-1].plan.number].get(metric)
+    return RungResult(
+        number=plan.number,
+        name=plan.name,
+        size=plan.said.size,
+        tokens=plan.said.tokens,
+        learning_rates=plan.rates,
+        calibration=plan.calibration,
+        seeds=plan.said.seeds,
+        looks=rung.looks,
+        shared=design.shared,
+        control_seeds=design.control_seeds,
+        fixed=rung.fixed,
+        level=design.level,
+        smallest=plan.smallest,
+        neutral=neutral_power(design),
+        curve=tuple(
+            Point(tokens=tokens, values=tuple(value(rung, run, metric, at) for run in ends))
+            for at, tokens in enumerate(round(share * plan.said.tokens) for share in ENDPOINTS)
+        ),
+        pairing=pairing_of(state.plan, rung),
+        spread={name: one.deviation for name, one in shown[plan.number].items()},
+        snr={name: one.snr for name, one in shown[plan.number].items()},
+        decision_accuracy=accuracies(state.plan, shown[plan.number], last),
+        planned=plan.cost,
+        actual=actual_cost(rung),
+    )
+
+
+def pairing_of(plan: Plan, rung: RungState) -> Pairing | None:
+    """The correlation of runs of one seed: of the placebos that ran all looks, and the control where it shares seeds;
+    None where two looks are not there.
+    """
+    table = table_of(plan, rung, plan.experiment.metric, rung.plan.rates[0])
+    rows = [table.runs.values[table.names.index(name)] for name in PILOT if name != CONTROL]
+    blocks = np.stack([*rows, table.runs.control] if rung.design.shared else rows)
+    return pairing(blocks) if np.isfinite(blocks).all(axis=0).sum() > 1 else None
+
+
+def accuracies(plan: Plan, here: Mapping[str, Beside], last: Beside | None) -> dict[str, float]:
+    """Of each metric the share of pairs of arms that it orders as the last rung does; empty below two arms."""
+    found = {}
+    judged = [at for at in (row(plan, arm) for arm in plan.of_kind("arm")) if at is not None]
+    for name, one in here.items():
+        if last is None:
+            continue
+        both = [at for at in judged if np.isfinite([one.effects.estimate[at], last.effects.estimate[at]]).all()]
+        if len(both) > 1:
+            found[name] = decision_accuracy(one.effects.estimate[both], last.effects.estimate[both])
+    return found
+
+
+def actual_cost(rung: RungState) -> Cost:
+    """What the rung's runs took, from their own speeds."""
+    hours = sum(one.hours for one in rung.measured.values())
+    budgets = [CONTROL_TOKENS if run.ends else 1.0 for run in rung.measured]
+    return Cost(
+        runs=len(rung.measured),
+        tokens=sum(budgets) * rung.plan.said.tokens,
+        hours=hours,
+        money=hours * rung.design.rung.price_per_hour,
+    )
