@@ -49,6 +49,10 @@ def test_the_readmes_commands_run_one_after_the_other(
             arguments += ["--runner", "inprocess", "--quiet"]
         if arguments[0] == "explain":
             arguments[2] = "https://mill.example/3"
+        if arguments[0] in ("pool", "train", "score"):
+            arguments += ["--workers", "1", "--quiet"]
+        if arguments[0] == "pool":
+            arguments += ["--vocabulary", "512"]
         if arguments[0] == "train":
             arguments[arguments.index("--tokens") + 1] = "2k"
         monkeypatch.setattr(sys, "argv", ["gristmill", *arguments])
