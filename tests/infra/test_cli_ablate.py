@@ -143,8 +143,8 @@ def test_a_small_experiment_runs_to_its_end_and_typed_again_trains_nothing(
 ) -> None:
     path, out = experiment_file(places, tmp_path, [{"name": "raw", "mask": "all"}]), tmp_path / "out"
     first = typed(path, "--out", out, "--device", "cpu", "--workers", "1", "--quiet", "--json")
-    assert first.exit_code == 0, first.output
     found = json.loads(first.stdout)
+    assert first.exit_code == bool(found["faults"])  # so little text may hold no garbage that is read
     assert found == json.loads((out / "results.json").read_text())
     assert [arm["verdict"] for arm in found["arms"]] == ["UNDECIDED"]  # two seeds see nothing
     assert set(found["arms"][0]["domains"]) == {"mills"} and "copa/bits_per_byte" in found["arms"][0]["tasks"]
