@@ -16,7 +16,17 @@ from rich.text import Text
 
 from filters.errors import GristmillError, InputError, QuarantineBudgetExceeded, RecipeError, SourceEmptied
 from filters.rule import Rule
-from infra import cli_clusters, cli_dedup, cli_export, cli_jobs, cli_proxy, cli_scores, cli_signals, cli_thresholds
+from infra import (
+    cli_ablate,
+    cli_clusters,
+    cli_dedup,
+    cli_export,
+    cli_jobs,
+    cli_proxy,
+    cli_scores,
+    cli_signals,
+    cli_thresholds,
+)
 from infra.ending import ending_on_sigterm
 from infra.options import (
     Address,
@@ -202,6 +212,7 @@ COMMANDS = (
     cli_proxy.pool,
     cli_proxy.train,
     cli_proxy.calibrate,
+    cli_ablate.ablate,
     cli_scores.score,
     cli_scores.export_model,
 )

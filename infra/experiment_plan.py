@@ -88,10 +88,9 @@ class Plan:
         return f"{metric} {scored[:12]}"
 
     @property
-    def random_share(self) -> float:
+    def random_share(self) -> float | None:
         """Of the documents, that the placebo `random` leaves out."""
-        given = self.experiment.placebos.random
-        return random_share(self.of_kind("arm"), self.arm(CONTROL)) if given is None else given
+        return self.experiment.placebos.random
 
     @property
     def cost(self) -> Cost:
@@ -145,6 +144,10 @@ def planned_experiment(
     pools differ in their tokenizers.
     """
     arms = planned_arms(experiment, open_pool, mask_of)
+    if experiment.placebos.random is None:  # said from now on, so that a plan made again is the same
+        share = random_share([arm for arm in arms if arm.kind == "arm"], arms[0])
+        placebos = experiment.placebos.model_copy(update={"random": share})
+        experiment = experiment.model_copy(update={"placebos": placebos})
     metric = (
         f"{experiment.metric} {(panel_sha256 if experiment.metric.startswith('panel') else tasks_sha256 or '')[:12]}"
     )
