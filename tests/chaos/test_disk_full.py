@@ -88,6 +88,7 @@ def filled_and_freed(disk: Disk, kib: int, crawl: Path, expected: str) -> Counte
     return reached
 
 
+@pytest.mark.full
 def test_a_run_that_fills_the_disk_is_ended_when_there_is_space(small_crawl: Path, disk: Disk, expected: str) -> None:
     assert filled_and_freed(disk, 96, small_crawl, expected) is not None
 

@@ -83,6 +83,7 @@ def disturbed(
     return proxy
 
 
+@pytest.mark.full
 def test_a_run_on_a_failing_s3_makes_the_same_dataset(undisturbed: Undisturbed, bucket: str, faulty: Faulty) -> None:
     assert disturbed(undisturbed, bucket, faulty, 1, 0.1).made.total() > 10
 

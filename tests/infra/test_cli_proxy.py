@@ -76,6 +76,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
+@pytest.mark.full
 def test_from_a_run_to_scores_and_a_folder_for_transformers(
     out: str, domains: Path, tasks: Path, tmp_path: Path, typed: Callable[..., str]
 ) -> None:

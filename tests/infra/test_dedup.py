@@ -144,6 +144,7 @@ def test_ranges_change_nothing_where_no_pair_is_verified(
     assert max(sizes) < pl.read_parquet(once).height / 3  # also where the hashes crowd
 
 
+@pytest.mark.full
 def test_a_range_reads_one_bit_a_document_of_what_fell_before(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_run_that_was_moved_is_noted_and_nothing_is_tokenised_anew(
     make_pool(made.store.url, pool.folder, vocabulary=VOCABULARY, runner="inprocess", quiet=True)
 
 
+@pytest.mark.full
 def test_killed_at_any_place_and_run_again_it_has_the_same_hash(made: Finished, pool: Pool, tmp_path: Path) -> None:
     to = tmp_path / "pool"
     command = [sys.executable, "-m", "infra.cli", "pool", made.store.url, "--out", str(to), "--workers", "1"]
@@ -151,6 +152,7 @@ def test_a_pool_in_an_object_store_is_fetched_once(
     assert local_pool(url) == folder and (folder / "pool.json").stat().st_ino == inode
 
 
+@pytest.mark.full
 @pytest.mark.ray
 def test_it_has_the_same_hash_on_two_workers(made: Finished, pool: Pool, tmp_path: Path) -> None:
     assert pooled(made, tmp_path / "ray", runner="ray", workers=2).sha256 == pool.sha256

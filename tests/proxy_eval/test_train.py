@@ -72,6 +72,7 @@ def different_members() -> list[Member]:
     return [member(1), member(2, rate=3e-3), member(3, rate=3e-4, of=9), member(4, of=1)]
 
 
+@pytest.mark.full
 def test_fifty_steps_of_a_stack_are_those_of_its_models_alone() -> None:
     runs = training(tokens=50 * STEP, precision="float64")
     stacked = train(runs, different_members()).endpoints[-1]
@@ -128,6 +129,7 @@ def test_a_run_in_which_every_member_has_stopped_ends() -> None:
     assert endpoint.losses.shape == (1, 11)
 
 
+@pytest.mark.full
 def test_endpoints_of_one_trunk_are_runs_of_their_budgets_bit_for_bit() -> None:
     budgets = (5 * STEP, 6 * STEP + 7, 20 * STEP)
     runs = training(tokens=31 * STEP - 3, schedule=wsd(2 * STEP), endpoints=budgets)

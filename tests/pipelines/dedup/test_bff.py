@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from filters.batch import TextBatch
@@ -55,9 +55,11 @@ def ours(of: NGrams, some: Sequence[str], size: int = 1000) -> list[str | None]:
 
 
 def tokens(paragraph: str) -> list[str]:
-    """What split_word_bounds gives in Rust, but white space. `regex` leaves an apostrophe before a vowel with it."""
+    """What split_word_bounds gives in Rust, but white space. `regex` leaves an apostrophe before a vowel with it, and
+    takes a mark at the start of a text, not that after a line feed, for a part of the word after it.
+    """
     found = []
-    for one in BOUNDARY.split(paragraph):
+    for one in BOUNDARY.split("\n" + paragraph):
         cut = one[:1] in ("'", "’") and one[1:2].isalpha()
         found += [one[:1], one[1:]] if cut else [one]
     return [one for one in found if one.strip(" \t\n\v\f\r\x85\xa0\u2028\u2029")]
@@ -87,6 +89,7 @@ def expected(of: NGrams, some: Sequence[str]) -> list[str | None]:
 
 @settings(deadline=None)
 @given(texts, st.sampled_from((0.0, 0.5, 0.8, 1.0)), st.integers(1, 3), st.integers(1, 3))
+@example(["\u03011\n1"], 0.0, 1, 1)
 def test_removed_is_what_the_definition_says(some: list[str], most: float, smallest: int, size: int) -> None:
     of = replace(TRIPLES, most=most, smallest=min(smallest, size), size=size)
     assert ours(of, some, 3) == expected(of, some)
