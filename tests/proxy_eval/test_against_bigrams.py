@@ -70,6 +70,7 @@ def test_a_bigram_model_is_a_distribution() -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("default")  # TorchDynamo and Inductor warn of themselves
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="needs the corpora of shared/data")
 def test_a_model_of_1m_beats_smoothed_bigrams_at_five_million_tokens() -> None:
     texts = sorted(
