@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli_proxy import Device, DeviceOption
+from infra.cli_proxy import Device, DeviceOption, Stack
 from infra.options import Address, Json, Quiet, TakeOver, TaskDeadline, Unauthenticated, Workers, plain_count
 from infra.terminal import data, from_here, table, visible
 
@@ -46,9 +46,7 @@ def ablate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of experiments, for editors.")] = False,
     device: DeviceOption = Device.auto,
-    stack: Annotated[
-        int | None, typer.Option(min=1, help="Models trained as one on a GPU (default: measured).", show_default=False)
-    ] = None,
+    stack: Stack = None,
     workers: Workers = None,
     address: Address = None,
     allow_unauthenticated_cluster: Unauthenticated = False,

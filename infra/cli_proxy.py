@@ -40,6 +40,9 @@ class Log(StrEnum):
 Pool = Annotated[str, typer.Argument(help="The folder or URL of a pool (`gristmill pool`).", show_default=False)]
 Size = Annotated[str, typer.Option(help="1M, 4M, 10M, 20M, 60M, 150M, 300M, 530M, 1B or fineweb-1.7B.")]
 DeviceOption = Annotated[Device, typer.Option(help="What trains; auto: a GPU where there is one.")]
+Stack = Annotated[
+    int | None, typer.Option(min=1, help="Models trained as one on a GPU (default: measured).", show_default=False)
+]
 Masks = Annotated[
     list[str] | None,
     typer.Option(
@@ -74,6 +77,7 @@ def pool(
 ) -> None:
     """Tokenise the documents of an annotated run once, for all models that will be trained on parts of them."""
     from infra.pool import make_pool
+    from infra.runner import usual_runner
 
     made = make_pool(
         out,
@@ -83,7 +87,7 @@ def pool(
         vocabulary=vocabulary,
         view=view,
         workers=workers,
-        runner="inprocess" if workers == 1 and address is None else "ray",
+        runner=usual_runner(workers, address),
         address=address,
         allow_unauthenticated=allow_unauthenticated_cluster,
         take_over=take_over,
@@ -132,9 +136,7 @@ def train(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
-    stack: Annotated[
-        int | None, typer.Option(min=1, help="Models trained as one on a GPU (default: measured).", show_default=False)
-    ] = None,
+    stack: Stack = None,
     ranks: Annotated[int, typer.Option(min=1, help="Workers that share every batch of a model.")] = 1,
     workers: Workers = None,
     address: Address = None,
@@ -241,9 +243,7 @@ def calibrate(
         Path | None, typer.Option(help="A panel (default: documents held out of the pool).", show_default=False)
     ] = None,
     device: DeviceOption = Device.auto,
-    stack: Annotated[
-        int | None, typer.Option(min=1, help="Models trained as one on a GPU (default: measured).", show_default=False)
-    ] = None,
+    stack: Stack = None,
     workers: Workers = None,
     address: Address = None,
     allow_unauthenticated_cluster: Unauthenticated = False,

@@ -220,6 +220,7 @@ def check(
     from dataclasses import asdict
 
     from infra.contamination import check_pool
+    from infra.runner import usual_runner
 
     found = check_pool(
         pool,
@@ -227,7 +228,7 @@ def check(
         tasks=tasks,
         overlap=overlap,
         workers=workers,
-        runner="inprocess" if workers == 1 and address is None else "ray",
+        runner=usual_runner(workers, address),
         address=address,
         allow_unauthenticated=allow_unauthenticated_cluster,
         take_over=take_over,

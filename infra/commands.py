@@ -20,7 +20,7 @@ from infra.plan import TASK_BYTES, Plan, make_plan, place, whole
 from infra.progress import Progress, clock_time
 from infra.rollup import TaskOutcome, with_retries
 from infra.run import Finished, pack_and_publish, read_run, run_plan
-from infra.runner import InProcess, Runner
+from infra.runner import Runner, make_runner
 from infra.store import open_store
 from infra.stored import Store
 from infra.work import CUT, RETRY, CutTask, RetryTask, file_of
@@ -36,27 +36,6 @@ from pipelines.record import Event, Page, Position, Refused, Source, Unreadable
 from pipelines.schema import ORDER, read_table
 from pipelines.sources import cut
 from pipelines.yaml_data import nearest
-
-
-def make_runner(
-    name: str,
-    workers: int | None,
-    *,
-    address: str | None = None,
-    allow_unauthenticated: bool = False,
-    task_seconds: float | None = None,
-) -> Runner:
-    """The runner of this name; `inprocess` has one worker, and no cluster to join."""
-    if name == "inprocess":
-        if workers not in (None, 1):
-            raise InputError(f"--runner inprocess has one worker, not {workers}. Use --runner ray for more.")
-        if address is not None:
-            raise InputError(f"--runner inprocess joins no cluster. Leave out --address {address} or the runner.")
-        return InProcess()
-    from infra.ray_runner import OnRay
-
-    given: dict[str, Any] = {} if task_seconds is None else {"task_seconds": task_seconds}
-    return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, **given)
 
 
 def check_recipe(recipe: Recipe, *, all_signals: bool = False) -> None:

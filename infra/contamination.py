@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 
 from filters.errors import InputError
 from filters.rule import Bools
-from infra.commands import make_runner
 from infra.commit import FileEntry
 from infra.contamination_work import CONTAMINATION, ContaminationTask, held_index
 from infra.finish import finish_stage
@@ -30,6 +29,7 @@ from infra.pool import run_of
 from infra.pool_files import check_extra, read_bits, read_said
 from infra.pool_work import view_edits
 from infra.progress import Progress
+from infra.runner import make_runner
 from infra.store import open_store
 from infra.stored import Store, read_decoded
 from infra.work import file_of

@@ -24,7 +24,7 @@ from infra.arms import arm_mask
 from infra.experiment_arms import GARBAGE, ArmPlan
 from infra.experiment_plan import Plan, check_calibrated, panel_of, planned_experiment
 from infra.experiment_results import RESULTS, Results, encoded, results_of
-from infra.placement import Placement, micro_batch, placed, scoring_place
+from infra.placement import Placement, device_of, micro_batch, placed, scoring_place
 from infra.pool import run_of
 from infra.pool_files import check_extra, kept_mask, local_pool, read_said
 from infra.processes import cores
@@ -84,11 +84,9 @@ def plan_of(experiment: Experiment, out: str | None = None, *, device: str = "au
 
 def speed_here(training: Training, *, device: str, members: int) -> float:
     """Tokens a second of this machine: of one model on a CPU, of a stack on a GPU."""
-    import torch
-
     from proxy_eval.steps import measured_speed
 
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = device_of(device)
     count = members if chosen.startswith("cuda") else 1
     return measured_speed(micro_batch(training, count, chosen), count, chosen)
 

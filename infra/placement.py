@@ -44,6 +44,13 @@ class Placement:
     ranks: int = 1
 
 
+def device_of(asked: str) -> str:
+    """What trains and scores: what was asked for; of `auto` a GPU where torch sees one here."""
+    import torch
+
+    return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def placed(
     trials: Sequence[Trial],
     *,
@@ -56,7 +63,7 @@ def placed(
     """Where these trials train. What is given is taken; the rest is measured here, unless they train elsewhere."""
     import torch
 
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = device_of(device)
     if chosen.startswith("cuda") and address is None and not torch.cuda.is_available():
         raise InputError(f"--device {device}: torch sees no GPU here. Leave it out, or join a cluster (--address).")
     if ranks > 1:
@@ -112,12 +119,9 @@ def micro_batch(training: Training, members: int, device: str) -> Training:
 
 def scoring_place(device: str, workers: int | None) -> Placement:
     """Where models are scored: one after another with all cores, or as many at a time as asked."""
-    import torch
-
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     count = workers or 1
     threads = max(1, cores() // count) if count > 1 else None
-    return Placement(device=chosen, stack=1, workers=count, threads=threads, why="")
+    return Placement(device=device_of(device), stack=1, workers=count, threads=threads, why="")
 
 
 def on_cores(trials: Sequence[Trial]) -> Placement:

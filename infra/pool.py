@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from filters.errors import InputError, OutputError
 from infra.annotated import stored_schema
-from infra.commands import make_runner
 from infra.commit import FileEntry, Manifest, committed
 from infra.finish import finish_stage
 from infra.pool_files import POOL_FILE, TOKENIZER_FILE, check_extra, holds
 from infra.pool_work import KINDS, TOKENIZER, TOKENS, TokenizerTask, TokensTask, view_edits
 from infra.progress import Progress
 from infra.run import Finished, read_run
-from infra.runner import Runner
+from infra.runner import Runner, make_runner
 from infra.signal_rows import Part, groups
 from infra.store import open_store
 from infra.stored import Store

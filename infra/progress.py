@@ -40,22 +40,18 @@ def shown(accounts: Accounts) -> Shown:
     )
 
 
-class Progress:
-    """Counts what tasks report and shows it on `stream`. `clock` gives seconds.
+class Screen:
+    """Shows `_text` on `stream`: live on a terminal, a plain line now and then elsewhere. `clock` gives seconds.
 
-    A thread draws while another one reports: what both touch is behind a lock, which is never held while drawing.
+    A thread draws while another one reports: what both touch is behind `_lock`, which is never held while drawing.
     """
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool, clock: Callable[[], float]) -> None:
         self._console = Console(file=stream, highlight=False)
-        self._quiet = quiet
-        self._clock = clock
+        self._quiet, self._clock = quiet, clock
         self._live: Live | None = None
         self._lock = threading.Lock()
-        self._sum, self._ended = Shown(), 0
-        self._running: dict[str, Shown] = {}
-        self._stage, self._total, self._before, self._bytes = "", 0, 0, 0
-        self._started = self._shown = clock()
+        self._shown = clock()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
@@ -68,6 +64,31 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line, unless quiet."""
+        if not self._quiet:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def _show_plain(self) -> None:
+        """Print the text where nothing is live and the last one was printed a while ago."""
+        if self._live is None and not self._quiet and self._clock() - self._shown >= PLAIN_SECONDS:
+            self._shown = self._clock()
+            self.say(self._text().plain)
+
+    def _text(self) -> Text:
+        raise NotImplementedError
+
+
+class Progress(Screen):
+    """Counts what tasks report of pages, and shows it."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, quiet=quiet, clock=clock)
+        self._sum, self._ended = Shown(), 0
+        self._running: dict[str, Shown] = {}
+        self._stage, self._total, self._before, self._bytes = "", 0, 0, 0
+        self._started = clock()
 
     def expect(self, input_bytes: int) -> None:
         """Say how many bytes the tasks to come will read: the time left is counted by bytes."""
@@ -93,14 +114,7 @@ class Progress:
                 self._ended += 1
             else:
                 self._running[task] = now
-        if self._live is None and not self._quiet and self._clock() - self._shown >= PLAIN_SECONDS:
-            self._shown = self._clock()
-            self.say(self._text().plain)
-
-    def say(self, line: str) -> None:
-        """Print one line, unless quiet."""
-        if not self._quiet:
-            self._console.print(Text(line), soft_wrap=True)
+        self._show_plain()
 
     def _text(self) -> Text:
         with self._lock:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from filters.errors import InputError
 from infra.commit import Manifest
 from infra.perform import perform
 from infra.work import Report, Task, release_decider
@@ -44,3 +45,30 @@ class InProcess:
         """Yield manifests in the order of the tasks."""
         for task in tasks:
             yield perform(task, report)
+
+
+def usual_runner(workers: int | None, address: str | None) -> str:
+    """The runner where none was asked for: this process for one worker and no cluster, else Ray."""
+    return "inprocess" if workers == 1 and address is None else "ray"
+
+
+def make_runner(
+    name: str,
+    workers: int | None,
+    *,
+    address: str | None = None,
+    allow_unauthenticated: bool = False,
+    task_seconds: float | None = None,
+    gpus: int = 0,
+) -> Runner:
+    """The runner of this name; `inprocess` has one worker, and no cluster to join. `gpus`: of each task on Ray."""
+    if name == "inprocess":
+        if workers not in (None, 1):
+            raise InputError(f"--runner inprocess has one worker, not {workers}. Use --runner ray for more.")
+        if address is not None:
+            raise InputError(f"--runner inprocess joins no cluster. Leave out --address {address} or the runner.")
+        return InProcess()
+    from infra.ray_runner import OnRay
+
+    given: dict[str, Any] = {} if task_seconds is None else {"task_seconds": task_seconds}
+    return OnRay(workers, address=address, allow_unauthenticated=allow_unauthenticated, gpus=gpus, **given)

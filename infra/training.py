@@ -21,7 +21,7 @@ from infra.arms import arm_mask
 from infra.commit import FileEntry, Manifest, committed, read_manifests
 from infra.placement import Placement
 from infra.pool_files import holds, kept_mask, read_said
-from infra.runner import InProcess, Runner
+from infra.runner import Runner, make_runner, usual_runner
 from infra.store import open_store
 from infra.stored import Store, read_decoded
 from infra.training_progress import TrainingProgress
@@ -228,15 +228,12 @@ def runner_for(
     placement: Placement, address: str | None, allow_unauthenticated: bool, task_seconds: float | None
 ) -> Runner:
     """This process where it has all cores or the one GPU to itself; else Ray."""
-    if address is None and placement.workers == 1:
-        return InProcess()
-    from infra.ray_runner import TASK_SECONDS, OnRay
-
-    return OnRay(
+    return make_runner(
+        usual_runner(placement.workers, address),
         placement.workers,
         address=address,
         allow_unauthenticated=allow_unauthenticated,
-        task_seconds=task_seconds or TASK_SECONDS,
+        task_seconds=task_seconds,
         gpus=int(placement.device.startswith("cuda")),
     )
 

@@ -7,19 +7,16 @@ never an environment, a token of access or a text.
 from __future__ import annotations
 
 import importlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from filters.errors import ResourceMissing
-from infra.progress import PLAIN_SECONDS, clock_time
+from infra.progress import Screen, clock_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +45,8 @@ class Sink(Protocol):
         ...
 
 
-class TrainingProgress:
-    """Shows what training tasks report on `stream`. `labels` are the names of trials. `clock` gives seconds."""
+class TrainingProgress(Screen):
+    """Shows what training tasks report. `labels` are the names of trials."""
 
     def __init__(
         self,
@@ -60,25 +57,15 @@ class TrainingProgress:
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = Console(file=stream, highlight=False)
-        self._labels, self._sink, self._quiet, self._clock = labels, sink, quiet, clock
-        self._live: Live | None = None
-        self._lock = threading.Lock()
+        super().__init__(stream, quiet=quiet, clock=clock)
+        self._labels, self._sink = labels, sink
         self._running: dict[str, Said] = {}
         self._total = self._ended = 0
-        self._shown = clock()
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._quiet:
-            self._live = Live(get_renderable=self._text, console=self._console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__exit__(kind, error, trace)
         if self._sink is not None:
             self._sink.close()
 
@@ -102,14 +89,7 @@ class TrainingProgress:
             for trial, loss in said.losses.items():
                 values = {"loss": loss, "tokens_per_second": said.tokens_per_second}
                 self._sink.log(self._labels.get(trial, trial), said.tokens, values)
-        if self._live is None and not self._quiet and self._clock() - self._shown >= PLAIN_SECONDS:
-            self._shown = self._clock()
-            self.say(self._text().plain)
-
-    def say(self, line: str) -> None:
-        """Print one line, unless quiet."""
-        if not self._quiet:
-            self._console.print(Text(line), soft_wrap=True)
+        self._show_plain()
 
     def _text(self) -> Text:
         with self._lock:
