@@ -11,7 +11,7 @@ from pathlib import Path
 
 import vl_convert
 
-from infra.calibration import Calibration, Rate
+from infra.calibration import calibration_said
 from infra.calibration_page import effects, losses
 from infra.options import plain_count
 from proxy_eval.panel import held_out, pieces
@@ -70,15 +70,13 @@ def report(out: Path, budgets: Sequence[str]) -> bool:
 
 def plot(out: Path) -> None:
     """Draw effect and loss by learning rate, side by side, into `sanity.svg`."""
-    said = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
-    rates = tuple(Rate(**rate) for rate in said.pop("rates"))
-    del said["format"]
-    found = Calibration(rates=rates, **said)
+    found = calibration_said(json.loads((out / "calibration.json").read_text(encoding="utf-8")))
     parts = [{**drawn(found), "width": 380} for drawn in (effects, losses)]
     for part in parts[1:]:
         del part["$schema"], part["config"], part["background"]
     whole = {name: parts[0].pop(name) for name in ("$schema", "config", "background")}
-    (out / "sanity.svg").write_text(vl_convert.vegalite_to_svg({**whole, "hconcat": parts}), encoding="utf-8")
+    whole |= {"hconcat": parts, "spacing": 40, "resolve": {"scale": {"color": "independent"}}}
+    (out / "sanity.svg").write_text(vl_convert.vegalite_to_svg(whole), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from proxy_eval.effects import Interval
 from proxy_eval.experiment import CONTROL, Experiment
 from proxy_eval.looks import Fixed, Table, arm_intervals, effects_of, fixed_by, higher_better, settled_design
 from proxy_eval.noise_bank import Variance
-from proxy_eval.planner import Design, next_look, power
+from proxy_eval.planner import Design, next_look
 from proxy_eval.verdict import (
     Finding,
     Placebo,
@@ -95,9 +95,10 @@ class RungState:
 
 @dataclass(kw_only=True)
 class State:
-    """An experiment under way."""
+    """An experiment under way, in a store."""
 
     plan: Plan
+    store: Store
     rungs: list[RungState] = field(default_factory=list)
     finished: bool = False
 
@@ -121,7 +122,7 @@ def ablate(
     another experiment.
     """
     check_same(store, plan)
-    state = State(plan=plan)
+    state = State(plan=plan, store=store)
     active = [arm.name for arm in plan.of_kind("arm")]
     for rung in plan.rungs:
         now = begun(plan, rung, store, measure, priors[rung.number])
@@ -130,7 +131,7 @@ def ablate(
         while now.looks < rung.said.seeds and (going or not sees_garbage(now)) and not now.faults:
             now.looks += 1
             take(now, measure, needed(plan, now, going))
-            look(state, now, store, measure, going)
+            look(state, now, measure, going)
             going = [name for name in going if name not in now.decided]
             on_look(state)
         last = rung is plan.rungs[-1]
@@ -207,6 +208,22 @@ def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Ma
     return state
 
 
+def last_rung(state: State, arm: ArmPlan) -> RungState | None:
+    """The last rung whose looks have met an arm; None where none has."""
+    met = [rung for rung in state.rungs if compared(rung, arm)]
+    return met[-1] if met else None
+
+
+def compared(state: RungState, arm: ArmPlan) -> dict[int, Measured]:
+    """An arm's runs by seed, of those that the looks so far compare, at the learning rate that sets verdicts."""
+    rung, rate, control = state.plan.number, state.plan.rates[0], arm.kind == "control"
+    seeds = control_seeds(state) if control else arm_seeds(arm, state.looks)
+    found = {
+        seed: state.measured.get(Run(rung=rung, arm=arm.name, rate=rate, seed=seed, ends=control)) for seed in seeds
+    }
+    return {seed: one for seed, one in found.items() if one is not None}
+
+
 def take(state: RungState, measure: Measure, runs: Iterable[Run]) -> None:
     """Have these runs measured, but for those that are."""
     todo = [run for run in dict.fromkeys(runs) if run not in state.measured]
@@ -274,6 +291,7 @@ def table_of(plan: Plan, state: RungState, metric: str, rate: float) -> Table:
         names=tuple(arm.name for arm in arms),
         runs=Runs(values=widened(np.array(values), width), endpoints=widened(ends, width)),
         in_base=np.array([arm.in_base for arm in arms]),
+        judged=np.array([arm.kind == "arm" for arm in arms]),
         placebo=np.array([arm.kind in ("same", "random", "garbage") for arm in arms]),
         same=np.array([arm.kind == "same" for arm in arms]),
     )
@@ -284,7 +302,7 @@ def widened(values: Floats, width: int) -> Floats:
     return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=np.nan)
 
 
-def look(state: State, now: RungState, store: Store, measure: Measure, going: Sequence[str]) -> None:
+def look(state: State, now: RungState, measure: Measure, going: Sequence[str]) -> None:
     """Look at all runs of the rung: intervals, placebos, and the verdicts of arms that were undecided."""
     plan, experiment = state.plan, state.plan.experiment
     rope = rope_in_doublings(experiment.rope)
@@ -306,7 +324,7 @@ def look(state: State, now: RungState, store: Store, measure: Measure, going: Se
     stands, reasons = settled(codes, rope=rope, gold=gold_of(plan, now), second=second, earlier=earlier(state, table))
     for at, name in enumerate(table.names):
         if name in going and not now.faults:
-            decide(plan, now, store, name, Verdict(int(stands[at])), Reason(int(reasons[at])))
+            decide(plan, now, state.store, name, Verdict(int(stands[at])), Reason(int(reasons[at])))
 
 
 def by_name(table: Table, found: Interval) -> dict[str, tuple[float, float, float]]:
@@ -329,11 +347,14 @@ def gold_of(plan: Plan, now: RungState) -> Floats:
 
 
 def earlier(state: State, table: Table) -> NDArray[np.int8] | None:
-    """The verdicts at the rung before; None at the first."""
+    """The last verdicts at the rungs before, an UNDECIDED one taking none back; None at the first."""
     if len(state.rungs) < 2:
         return None
-    before = state.rungs[-2].decided
-    return np.array([before[name][0].verdict if name in before else Verdict.UNDECIDED for name in table.names], np.int8)
+    before = dict.fromkeys(table.names, Verdict.UNDECIDED)
+    for rung in state.rungs[:-1]:
+        found = {name: finding.verdict for name, (finding, _) in rung.decided.items()}
+        before |= {name: verdict for name, verdict in found.items() if verdict != Verdict.UNDECIDED}
+    return np.array([before[name] for name in table.names], np.int8)
 
 
 def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict, reason: Reason) -> None:
@@ -359,17 +380,13 @@ def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict
 
 
 def placebos(plan: Plan, now: RungState, codes: Mapping[str, int]) -> Iterable[Placebo]:
-    """What came of each placebo at this look. Shuffled documents teach hardly more than nothing, so a rule that removes
-    a share g of them is worth about g / (1 - g) of the tokens: that is the effect whose power is planned.
-    """
-    share = plan.experiment.placebos.garbage
-    level = plan.experiment.budget.placebo_level
+    """What came of each placebo at this look."""
     for arm in plan.of_kind("same", "random", "garbage"):
         yield Placebo(
             name=arm.name,
             kind=arm.kind,  # type: ignore[arg-type]
             verdict=Verdict(int(codes[arm.name])),
-            power=power(replace(now.design, level=level), share / (1 - share)) if arm.kind == "garbage" else None,
+            power=plan.garbage_power(now.design) if arm.kind == "garbage" else None,
             looks_left=now.looks < now.plan.said.seeds,
         )
 

@@ -19,6 +19,7 @@ from filters.rule import Rule
 from infra import (
     cli_ablate,
     cli_clusters,
+    cli_compare,
     cli_dedup,
     cli_export,
     cli_jobs,
@@ -213,6 +214,7 @@ COMMANDS = (
     cli_proxy.train,
     cli_proxy.calibrate,
     cli_ablate.ablate,
+    cli_compare.compare,
     cli_scores.score,
     cli_scores.export_model,
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +16,11 @@ from infra.options import Address, Json, Quiet, TakeOver, TaskDeadline, Unauthen
 from infra.terminal import data, from_here, table, visible
 
 if TYPE_CHECKING:
-    from infra.experiment_arms import Volume
-    from infra.experiment_plan import Plan
+    from infra.experiment_arms import ArmPlan, Volume
+    from infra.experiment_plan import Plan, RungPlan
     from infra.experiment_results import Results
     from proxy_eval.experiment import Experiment
-    from proxy_eval.planner import Cost
+    from proxy_eval.planner import Cost, Design
 
 
 def ablate(
@@ -152,88 +154,131 @@ def show_plan(plan: Plan, *, to_stdout: bool) -> None:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print arms with what they read and their yield, rungs with what they see and cost, and notes."""
-    most = plan.rungs[-1].said.tokens
-    columns = [("arm", "left"), ("rule in", "left"), ("documents", "right"), ("tokens", "right"), ("epochs", "right")]
-    columns += [("rule removes alone", "right"), ("at all", "right"), ("reads", "left")]
-    rows = [
-        (
-            visible(arm.name),
-            "" if arm.kind in ("control", "same") else "base" if arm.in_base else "arm",
-            arm.reads.documents,
-            arm.reads.tokens,
-            f"{arm.epochs(most):.2f}",
-            share(arm.changes.alone),
-            share(arm.changes.at_all),
-            visible(arm.said),
-        )
-        for arm in plan.arms
-    ]
-    table(columns, rows)
+    """Print arms with what they change and what it takes, rungs with what they see and cost, prices, and notes."""
+    table(*arm_rows(plan, wide=width_here() >= WIDE))
     print()
-    names = (
-        "learning rate",
-        "seeds",
-        "control's",
-        "noise",
-        "gain x2",
-        "rho",
-        "sees",
-        "runs",
-        "tokens",
-        "hours",
-        "money",
+    line(
+        "columns",
+        "changes, documents: of what a run reads, the share of the tokens and the documents that the rule changes; "
+        "sees: the smallest effect that is decided with power 80 %; hours, money: if it is never decided",
     )
-    table(
-        [("rung", "left"), *((name, "right") for name in names)],
-        [
-            (
-                rung.name,
-                ", ".join(f"{rate:g}" for rate in rung.rates),
-                rung.said.seeds,
-                rung.design.control_seeds,
-                f"{math.sqrt(float(rung.design.rung.noise.value)):.2g} ({rung.sources['noise']})",
-                f"{rung.design.rung.gain:.2g} ({rung.sources['gain']})",
-                f"{rung.design.rung.rho:.2f} ({rung.sources['rho']})",
-                "nothing" if math.isinf(rung.smallest) else f"{rung.smallest:+.1%}",
-                *cost_cells(rung.cost),
-            )
-            for rung in plan.rungs
-        ],
-    )
+    for rung in plan.rungs:
+        print_rung(rung)
     experiment = plan.experiment
-    total = plan.cost
-    print(
-        f"\nin all    {total.runs} runs at most, {total.tokens:,.0f} tokens, {total.hours:.2f} device hours, "
-        f"{total.money:,.2f} at {experiment.price_per_hour:g} an hour; arms that are decided early cost less"
+    print()
+    line("in all", f"{spelled(plan.cost)} at {experiment.price_per_hour:g} an hour; arms decided early cost less")
+    line(
+        "verdicts",
+        f"{experiment.metric}, ROPE ±{experiment.rope:.1%} of the tokens; any of them wrong in {experiment.error:.0%} "
+        f"of experiments, room for {experiment.budget.arms} arms",
     )
-    print(
-        f"verdicts  {experiment.metric}, ROPE ±{experiment.rope:.1%} of the tokens; any of them wrong in "
-        f"{experiment.error:.0%} of experiments, room for {experiment.budget.arms} arms; `sees`: with power 80 %"
-    )
-    if plan.wanted is not None and experiment.wanted is not None:
-        best = plan.wanted
-        print(
-            f"cheapest  {experiment.wanted.effect:.1%} with power {experiment.wanted.power:.0%}: {best.rung.name}, "
-            f"{best.rung.tokens:,} tokens, {best.seeds} seeds"
-        )
+    print()
+    power = 0.8 if experiment.wanted is None else experiment.wanted.power
+    columns = [(f"to see, with power {power:.0%}", "right"), ("rung", "left")]
+    columns += [(name, "right") for name in ("seeds", "runs", "hours", "money")]
+    table(columns, [(effect(size), *cheapest_cells(design)) for size, design in plan.cheapest.items()])
+    print()
     for note in plan.notes:
-        print(f"note      {visible(note)}")
+        line("note", visible(note))
 
 
-def share(volume: Volume | None) -> str:
-    """Documents and tokens of a yield."""
-    return "" if volume is None else f"{volume.documents:,} ({volume.tokens:,} tokens)"
+def print_rung(rung: RungPlan) -> None:
+    """Print how a rung is trained, what is expected of it, what it sees and what it costs."""
+    design, cost, sources = rung.design, rung.cost, rung.sources
+    print()
+    line(
+        f"rung {rung.number + 1}",
+        f"{rung.name}, {rung.said.seeds} seeds, {design.control_seeds} of the control, learning rates "
+        + ", ".join(f"{rate:g}" for rate in rung.rates),
+    )
+    line(
+        "",
+        f"noise {math.sqrt(float(design.rung.noise.value)):.2g} ({sources['noise']}), gain by twice the tokens "
+        f"{design.rung.gain:.2g} ({sources['gain']}), rho {design.rung.rho:.2f} ({sources['rho']})",
+    )
+    line("", f"sees {effect(rung.smallest)} with power 80 %; {spelled(cost)}")
 
 
-def cost_cells(cost: Cost) -> tuple[object, ...]:
-    """Runs, tokens, hours, money."""
-    return cost.runs, f"{cost.tokens:,.0f}", f"{cost.hours:.2f}", f"{cost.money:,.2f}"
+WIDE = 150
+"""Columns of a terminal from which the plan's table says everything; what reads a pipe gets all of it."""
+
+
+def width_here() -> int:
+    """Columns of the terminal; without bound where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def line(label: str, text: str) -> None:
+    """Print a label and a text, broken between words where a terminal has an end."""
+    start, width = f"{label:10}", width_here()
+    if width < sys.maxsize:
+        text = fill(
+            text, width=max(width - 1, 30), initial_indent=start, subsequent_indent=" " * 10,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        start = ""
+    print(start + text)
+
+
+def arm_rows(plan: Plan, *, wide: bool) -> tuple[list[tuple[str, str]], list[tuple[object, ...]]]:
+    """The columns and rows of the plan's table: of each arm what a run reads of what it changes, the smallest effect
+    that is seen, and its price; `wide`: with what it reads, and what its rule removes alone and of all documents.
+    """
+    from infra.experiment_arms import seen
+    from proxy_eval.experiment import CONTROL
+
+    last = min(plan.rungs, key=lambda rung: rung.smallest)
+    columns = [("arm", "left"), ("changes", "right"), ("documents", "right"), ("sees", "right"), ("hours", "right")]
+    columns += [("money", "right")]
+    if wide:
+        columns += [("reads", "right"), ("tokens", "right"), ("epochs", "right"), ("alone", "right")]
+        columns += [("at all", "right"), ("rule in", "left")]
+    rows = []
+    for arm in plan.arms:
+        found, cost = seen(arm, plan.arm(CONTROL), last.said.tokens), plan.arm_cost(arm.name)
+        changed = ("a view", "") if found is None else (f"{found.share:.1%}", f"{found.documents:,.0f}")
+        cells: list[object] = [visible(arm.name), *(("", "") if arm.kind in ("control", "same") else changed)]
+        cells += [effect(last.smallest) if arm.kind == "arm" else "", f"{cost.hours:.2f}", f"{cost.money:,.2f}"]
+        if wide:
+            cells += [arm.reads.documents, arm.reads.tokens, f"{arm.epochs(plan.rungs[-1].said.tokens):.2f}"]
+            cells += [documents(arm.changes.alone), documents(arm.changes.at_all)]
+            cells += ["" if arm.kind in ("control", "same") else "base" if arm.in_base else "arm"]
+        rows.append(tuple(cells))
+    return columns, rows
+
+
+def effect(size: float) -> str:
+    """An effect that is seen, as a share of the tokens."""
+    return "nothing" if math.isinf(size) else f"±{size:.1%}"
+
+
+def documents(volume: Volume | None) -> str:
+    """Documents of a yield."""
+    return "" if volume is None else f"{volume.documents:,}"
+
+
+def spelled(cost: Cost) -> str:
+    """A price in words."""
+    runs, hours = f"{cost.runs:,} runs at most, {cost.tokens:,.0f} tokens", f"{cost.hours:,.2f} device hours"
+    return f"{runs}, {hours}, {cost.money:,.2f} money"
+
+
+def cheapest_cells(design: Design | None) -> tuple[object, ...]:
+    """A design and its price in a row; dashes where there is none."""
+    from proxy_eval.planner import cost
+
+    if design is None:
+        return "none", "-", "-", "-", "-"
+    price = cost(design)
+    rung = f"{design.rung.name} x {design.rung.tokens:,} tokens"
+    return rung, design.seeds, price.runs, f"{price.hours:,.2f}", f"{price.money:,.2f}"
 
 
 def plan_json(plan: Plan) -> dict[str, object]:
     """A plan as plain data."""
     from dataclasses import asdict
+
+    from proxy_eval.planner import cost, curve_radius
 
     return {
         "experiment": plan.experiment.model_dump(mode="json"),
@@ -246,6 +291,8 @@ def plan_json(plan: Plan) -> dict[str, object]:
                 "rule_in": "base" if arm.in_base else "arm",
                 "reads": asdict(arm.reads),
                 "changes": asdict(arm.changes),
+                "read_changes": changes_json(plan, arm),
+                "cost": asdict(plan.arm_cost(arm.name)),
             }
             for arm in plan.arms
         ],
@@ -262,13 +309,32 @@ def plan_json(plan: Plan) -> dict[str, object]:
                 "rho": rung.design.rung.rho,
                 "tokens_per_second": rung.design.rung.tokens_per_second,
                 "smallest_effect": rung.smallest,
+                "garbage_power": plan.garbage_power(rung.design),
+                "curve_radius": curve_radius(rung.design, rung.design),
                 "cost": asdict(rung.cost),
             }
             for rung in plan.rungs
         ],
         "cost": asdict(plan.cost),
+        "cheapest": [
+            {"effect": size}
+            | ({"rung": None} if design is None else {"rung": design.rung.name, "tokens": design.rung.tokens})
+            | ({} if design is None else {"seeds": design.seeds, "cost": asdict(cost(design))})
+            for size, design in plan.cheapest.items()
+        ],
         "notes": plan.notes,
     }
+
+
+def changes_json(plan: Plan, arm: ArmPlan) -> list[dict[str, float] | None]:
+    """What runs read of what an arm changes, rung by rung; None of another view."""
+    from dataclasses import asdict
+
+    from infra.experiment_arms import seen
+    from proxy_eval.experiment import CONTROL
+
+    found = [seen(arm, plan.arm(CONTROL), rung.said.tokens) for rung in plan.rungs]
+    return [None if one is None else asdict(one) for one in found]
 
 
 def say_look(found: Results) -> None:

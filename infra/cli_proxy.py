@@ -5,10 +5,12 @@ Registered by `infra.cli`. torch is imported when a command that needs it runs, 
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -232,6 +234,10 @@ def calibrate(
     pool: Pool,
     size: Size = "1M",
     tokens: Annotated[str, typer.Option(help="The budget of each model.")] = "1M",
+    schedule: Annotated[
+        Literal["wsd", "cosine"],
+        typer.Option(help="wsd: what `gristmill ablate` trains. cosine: `gristmill train` of one budget."),
+    ] = "wsd",
     rate: Annotated[
         list[float] | None,
         typer.Option(
@@ -251,7 +257,9 @@ def calibrate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Find the learning rate at which a known effect stands out most from the noise of seeds; `train` then takes it."""
+    """Find the learning rate at which a known effect stands out most from the noise of seeds; `ablate` and `train` then
+    take it.
+    """
     from infra.proxies import calibrate as calibrated
 
     budget = plain_count(tokens)
@@ -259,6 +267,7 @@ def calibrate(
         pool,
         size=size,
         tokens=budget,
+        schedule=schedule,
         rates=rate or (),
         seeds=seeds,
         panel=panel,
@@ -271,12 +280,13 @@ def calibrate(
         quiet=quiet,
     )
     from infra.calibration import calibration_json
-    from infra.calibration_page import chosen, rate_cells
+    from infra.calibration_page import TITLES, rate_cells, sentences
 
     if as_json:
         data(calibration_json(found))
         return
-    columns = ("learning rate", "bits per byte", "spread", "effect", "SE", "SNR")
-    table([(name, "right") for name in columns], [rate_cells(one) for one in found.rates])
-    print(f"\n{chosen(found)}")
-    print(f"charts    {from_here(pool)}/calibrations/{size}-{budget}.html")
+    table([(name, "right") for name in TITLES], [rate_cells(one) for one in found.rates])
+    print()
+    for sentence in sentences(found):
+        print(textwrap.fill(sentence, min(120, shutil.get_terminal_size().columns)))
+    print(f"\ncharts    {from_here(pool)}/calibrations/{size}-{budget}.html")

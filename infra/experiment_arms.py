@@ -8,6 +8,7 @@ document by document. Memory: a pool's columns, one byte a document for each dis
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,6 +34,8 @@ MaskOf = Callable[[str, str], Bools | None]
 MATCHED = "matched:"
 GARBAGE = "garbage"
 """Salt of the hash that chooses the planted documents."""
+FEWEST = 20
+"""Planted documents that a run should read; of fewer the share that it reads varies by more than a fifth."""
 RANDOM_BOUNDS = (0.02, 0.5)
 """Of the share that random removal takes: so little would be no test, so much would change the epochs."""
 
@@ -99,6 +102,28 @@ class ArmPlan:
         return tokens / self.reads.tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a run may read of what a rule changes: documents in the mean over seeds, and their share of its tokens."""
+
+    documents: float
+    share: float
+
+
+def seen(arm: ArmPlan, control: ArmPlan, tokens: int) -> Seen | None:
+    """What a run of so many tokens reads of what the arm has and the control has not, or the reverse, whichever is
+    more; None where every document may differ, being of another view.
+    """
+    if arm.pool_sha256 != control.pool_sha256:
+        return None
+    sides = ((arm.changes.gained, arm), (arm.changes.lost, control))
+    found = [
+        Seen(documents=part.documents * min(1.0, reader.epochs(tokens)), share=part.tokens / reader.reads.tokens)
+        for part, reader in sides
+    ]
+    return max(found, key=lambda one: one.share)
+
+
 def planned_arms(experiment: Experiment, open_pool: Callable[[str], Pool], mask_of: MaskOf) -> tuple[ArmPlan, ...]:
     """The control, the arms of the file, matched removals for those that come round again, and the placebos."""
     pool, share = open_pool(experiment.pool), experiment.placebos.garbage
@@ -129,6 +154,7 @@ def planned_arms(experiment: Experiment, open_pool: Callable[[str], Pool], mask_
     removed = experiment.placebos.random or random_share(arms, control)
     every = (control, *arms, *matched, *placebo_arms(control, pool, base, share=share, removed=removed))
     check_epochs(experiment, every)
+    check_garbage(experiment, every[-1])
     return every
 
 
@@ -279,4 +305,20 @@ def check_epochs(experiment: Experiment, arms: Sequence[ArmPlan]) -> None:
                 f"arm {arm.name} has {arm.reads.tokens:,} tokens and would read {wanted:,}: {arm.epochs(wanted):.1f} "
                 f"epochs, and above {MAX_EPOCHS:.0f} a repeated token teaches too little. Take fewer tokens or a "
                 "larger pool."
+            )
+
+
+def check_garbage(experiment: Experiment, garbage: ArmPlan) -> None:
+    """Raise InputError where a run reads less than one planted document in the mean: the placebo says nothing then."""
+    planted = garbage.changes.gained
+    for rung in experiment.rungs:
+        reads = planted.documents * min(1.0, garbage.epochs(rung.tokens))
+        if reads < 1:
+            needed = math.ceil(FEWEST * garbage.reads.tokens / max(planted.documents, 1))
+            enough = planted.documents >= FEWEST
+            raise InputError(
+                f"{rung.size} x {rung.tokens:,} tokens: a run reads {reads:.1f} of the {planted.documents:,} documents "
+                "that are planted as garbage, so the placebo could never be seen. "
+                + (f"Train on {needed:,} tokens or more, or raise" if enough else "Take a larger pool, or raise")
+                + f" `placebos: {{garbage: {experiment.placebos.garbage:g}}}`: {FEWEST} documents or so should be read."
             )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 
 from filters.errors import InputError
-from infra.experiment_arms import ArmPlan, Kind, MaskOf, planned_arms, random_share
+from infra.experiment_arms import FEWEST, ArmPlan, Kind, MaskOf, planned_arms, random_share, seen
 from infra.store import open_store
 from infra.stored import read_decoded
 from infra.training import calibration_name, training_of
@@ -20,7 +21,19 @@ from proxy_eval.effects import ENDPOINTS
 from proxy_eval.experiment import CONTROL, PLACEBOS, SECOND_RATE, Experiment
 from proxy_eval.experiment import Rung as SaidRung
 from proxy_eval.noise_bank import Bank, Variance, prior
-from proxy_eval.planner import CONTROL_TOKENS, Cost, Design, Rung, cheapest, cost_of, smallest_effect
+from proxy_eval.planner import (
+    CONTROL_TOKENS,
+    MOST_SEEDS,
+    Cost,
+    Design,
+    Rung,
+    cheapest,
+    cost_of,
+    curve_radius,
+    power,
+    smallest_effect,
+)
+from proxy_eval.verdict import POWER_NEEDED
 
 if TYPE_CHECKING:
     from proxy_eval.pool import Pool
@@ -30,11 +43,16 @@ GUESSED_NOISE, GUESSED_GAIN, GUESSED_RHO = 0.0026, 0.1, 0.0
 """Bits per byte at 1M weights and 1M tokens: the spread over seeds measured at 1e-3 (docs/proxy.md), and a gain by
 twice the tokens and no pairing, until a pilot has measured them. A plan rests on them, an interval never."""
 
+EFFECTS = (0.02, 0.05, 0.1, 0.2)
+"""Shares of the tokens whose price is shown where the file says none that is wanted."""
+FEW_NAMES = 3
+"""Arms that a note names; of others it gives the number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RungPlan:
-    """A rung: how its runs are trained, what is expected of them (`design`; `sources` says from where), what all of
-    them cost if no arm is decided early, and the `smallest` effect that they see with power 0.8, as a share of tokens.
+    """A rung: how its runs are trained, what is expected of them (`design`; `sources` says from where), what those of
+    each arm cost if none is decided early, and the `smallest` effect that they see with power 0.8, a share of tokens.
     """
 
     number: int
@@ -45,8 +63,13 @@ class RungPlan:
     key: str  # in the noise bank
     design: Design
     sources: Mapping[str, str]
-    cost: Cost
+    costs: Mapping[str, Cost]
     smallest: float
+
+    @property
+    def cost(self) -> Cost:
+        """Of all its runs."""
+        return added(self.costs.values())
 
     @property
     def arm_training(self) -> Training:
@@ -69,7 +92,7 @@ class Plan:
     panel_sha256: str
     tasks_sha256: str | None
     vocabulary: int
-    wanted: Design | None
+    cheapest: Mapping[float, Design | None]  # by effect, with the power wanted, or 0.8; None: no seeds would do
     notes: tuple[str, ...]
 
     def arm(self, name: str) -> ArmPlan:
@@ -79,6 +102,23 @@ class Plan:
     def of_kind(self, *kinds: Kind) -> list[ArmPlan]:
         """The arms of these kinds, in order."""
         return [arm for arm in self.arms if arm.kind in kinds]
+
+    def arm_cost(self, name: str) -> Cost:
+        """Of an arm at all rungs, if it is never decided."""
+        return added(rung.costs[name] for rung in self.rungs)
+
+    def garbage_power(self, design: Design) -> float:
+        """The probability that the rule that removes the planted garbage comes out KEEP at a rung of this design.
+
+        Shuffled documents teach hardly more than nothing, so what they take of the tokens, g, makes their removal worth
+        g / (1 - g) of them. How many of them the seeds read together is Poisson: the mean of the power at its deciles.
+        """
+        found = seen(self.arm("garbage"), self.arm(CONTROL), design.rung.tokens)
+        assert found is not None, "the placebo is of the control's pool"
+        reads = found.documents * design.seeds
+        drawn = stats.poisson.ppf(np.arange(0.05, 1, 0.1), reads) / reads * found.share
+        placebo = replace(design, level=self.experiment.budget.placebo_level)
+        return float(np.mean([power(placebo, g / (1 - g)) for g in np.minimum(drawn, 0.9).tolist()]))
 
     @property
     def metric_key(self) -> str:
@@ -155,17 +195,20 @@ def planned_experiment(
         planned_rung(experiment, number, said=said, arms=arms, speed=speed, bank=bank, metric=metric)
         for number in range(len(experiment.rungs))
     )
+    designs = [one.design for one in rungs]
     wanted = experiment.wanted
-    return Plan(
+    effects, sure = (EFFECTS, 0.8) if wanted is None else ((wanted.effect,), wanted.power)
+    plan = Plan(
         experiment=experiment,
         arms=arms,
         rungs=rungs,
         panel_sha256=panel_sha256,
         tasks_sha256=tasks_sha256,
         vocabulary=said["tokenizer"]["vocabulary"],
-        wanted=None if wanted is None else cheapest([one.design for one in rungs], wanted.effect, wanted.power),
-        notes=tuple(notes(experiment, arms, rungs)),
+        cheapest={effect: cheapest(designs, effect, sure) for effect in effects},
+        notes=(),
     )
+    return replace(plan, notes=tuple(notes(plan)))
 
 
 def planned_rung(
@@ -188,7 +231,7 @@ def planned_rung(
     rates = (*first, *([SECOND_RATE * first[0]] if last and not rung.learning_rates else []))
     key = f"{rung.size} {rung.tokens} {rates[0]:g} {training.shape.context} {training.shape.vocabulary}"
     known, sources = expectations(experiment, number, bank, key, metric)
-    fast = rung.expected.tokens_per_second or speed(training)
+    fast, judged = rung.expected.tokens_per_second or speed(training), sum(arm.kind == "arm" for arm in arms)
     design = Design(
         rung=Rung(
             name=rung.size,
@@ -197,9 +240,11 @@ def planned_rung(
             price_per_hour=experiment.price_per_hour,
             **known,
         ),
-        arms=experiment.budget.arms + len(PLACEBOS),
+        arms=judged + len(PLACEBOS),
+        room=experiment.budget.arms - judged,
         seeds=rung.seeds,
         level=experiment.budget.arm_level,
+        curve_level=experiment.budget.curve_level,
         rope=experiment.rope,
         learning_rates=len(rates),
     )
@@ -212,8 +257,8 @@ def planned_rung(
         key=key,
         design=design,
         sources=sources,
-        cost=price(design, arms, experiment.pilot, measured_rho=rung.expected.rho is not None),
-        smallest=smallest_effect(replace(design, arms=sum(arm.kind == "arm" for arm in arms) + len(PLACEBOS))),
+        costs={arm.name: price(design, arm, 0 if rung.expected.rho is not None else experiment.pilot) for arm in arms},
+        smallest=smallest_effect(design),
     )
 
 
@@ -223,7 +268,7 @@ def calibration_of(pool: str, size: str, tokens: int, sha256: str) -> Mapping[st
         found: dict[str, Any] = read_decoded(open_store(pool), calibration_name(size, tokens), json.loads)
     except FileNotFoundError:
         return None
-    return found if found["pool_sha256"] == sha256 else None
+    return found if found["pool_sha256"] == sha256 and found.get("schedule", "cosine") == "wsd" else None
 
 
 def expectations(
@@ -248,45 +293,85 @@ def expectations(
     return {"noise": noise, "gain": said.gain or GUESSED_GAIN, "rho": rho}, sources
 
 
-def price(design: Design, arms: Sequence[ArmPlan], pilot: int, *, measured_rho: bool) -> Cost:
-    """The cost of a rung if every arm goes through all its seeds: the runs that would be made, counted one by one."""
-    seeds, control = design.seeds, design.control_seeds
-    judged = [arm for arm in arms if arm.kind == "arm"]
-    others = [arm for arm in arms if arm.kind not in ("arm", "control")]
-    matched = [arm for arm in others if arm.kind == "matched" and arm.epochs(design.rung.tokens) <= 1]
-    ends = control + (0 if design.shared or measured_rho else pilot)  # a pilot that finds no pairing is the dearer
-    once = (len(judged) + len(others) - len(matched)) * seeds
-    again = (design.learning_rates - 1) * (len(judged) * seeds + control)
-    return cost_of(design.rung, ends + once + again, ends * CONTROL_TOKENS + once + again)
+def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:
+    """The cost of an arm at a rung, or of the control, if it goes through all its seeds: run by run."""
+    seeds, again = design.seeds, design.learning_rates - 1
+    if arm.kind == "control":
+        own = design.control_seeds
+        ends = own + (0 if design.shared else pilot)  # a pilot that finds no pairing is the dearer
+        return cost_of(design.rung, ends + again * own, ends * CONTROL_TOKENS + again * own)
+    if arm.kind == "arm":
+        return cost_of(design.rung, seeds * (1 + again), seeds * (1 + again))
+    idle = arm.kind == "matched" and arm.epochs(design.rung.tokens) <= 1
+    return cost_of(design.rung, 0 if idle else seeds, 0 if idle else seeds)
 
 
-def notes(experiment: Experiment, arms: Sequence[ArmPlan], rungs: Sequence[RungPlan]) -> list[str]:
+def notes(plan: Plan) -> Iterator[str]:
     """What a person should know before paying."""
-    said = []
-    control = arms[0]
-    if experiment.tasks is None:
-        said.append("no tasks: gold answers are not measured, and KEEP needs their sign. No rule can come out KEEP.")
-    for rung in rungs:
-        if rung.calibration is None:
-            said.append(
-                f"{rung.name}: no calibration of this pool. gristmill calibrate {experiment.pool} --size "
-                f"{rung.said.size} --tokens {rung.said.tokens}"
-            )
-        if guessed := [name for name, source in rung.sources.items() if source == "guessed"]:
-            said.append(
-                f"{rung.name}: {', '.join(guessed)} guessed until the pilot of {experiment.pilot} seeds has run"
-            )
-        if math.isinf(rung.smallest):
-            said.append(f"{rung.name}: no effect up to twice the tokens would be seen. Take more seeds or tokens.")
-        if (epochs := control.epochs(2 * rung.said.tokens)) > 1:
-            said.append(f"{rung.name}: the control's upper endpoint reads its documents {epochs:.1f} times")
-        for arm in arms:
-            if arm.kind != "control" and (epochs := arm.epochs(rung.said.tokens)) > 1:
-                beside = " (a random removal of the same tokens runs beside it)" * (arm.kind == "arm")
-                said.append(f"{rung.name}: {arm.name} reads its documents {epochs:.1f} times{beside}")
-    if len(rungs[-1].rates) < 2:
-        said.append(f"{rungs[-1].name}: one learning rate; the last rung should have a second that casts doubt")
-    return said
+    if plan.experiment.tasks is None:
+        yield "no tasks: gold answers are not measured, and KEEP needs their sign. No rule can come out KEEP."
+    for rung in plan.rungs:
+        yield from (f"{rung.name}: {said}" for said in rung_notes(plan, rung))
+    last = plan.rungs[-1]
+    if len(last.rates) < 2:
+        yield f"{last.name}: one learning rate; the last rung should have a second that casts doubt"
+    yield from small_notes(plan, last)
+    yield from (
+        f"{effect:+.1%} is seen by no rung in {MOST_SEEDS} seeds: take more tokens, or a learning rate with less noise"
+        for effect, design in plan.cheapest.items()
+        if design is None and plan.experiment.wanted is not None
+    )
+
+
+def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
+    """The same of one rung."""
+    experiment, control, tokens = plan.experiment, plan.arm(CONTROL), rung.said.tokens
+    if rung.calibration is None:
+        yield (
+            f"no calibration of this pool. gristmill calibrate {experiment.pool} --size {rung.said.size} "
+            f"--tokens {tokens}"
+        )
+    if guessed := [name for name, source in rung.sources.items() if source == "guessed"]:
+        yield f"{', '.join(guessed)} guessed until the pilot of {experiment.pilot} seeds has run"
+    if math.isinf(rung.smallest):
+        yield "no effect up to twice the tokens would be seen. Take more seeds or tokens."
+    if curve_radius(rung.design, rung.design) >= 1:
+        yield "the control's curve is vague: upper bounds may be missing, no rule is NEUTRAL. Take more seeds."
+    if (epochs := control.epochs(2 * tokens)) > 1:
+        yield f"the control's upper endpoint reads its documents {epochs:.1f} times"
+    if again := {arm.name: arm.epochs(tokens) for arm in plan.of_kind("arm") if arm.epochs(tokens) > 1}:
+        yield (
+            f"documents come round again, up to {max(again.values()):.1f} times, in {some(list(again))}; a random "
+            "removal of as many tokens runs beside each that reads less than the control"
+        )
+    planted = seen(plan.arm("garbage"), control, tokens)
+    if planted is not None and planted.documents < FEWEST:
+        yield f"a run reads {planted.documents:.1f} planted documents; {FEWEST} tell more: take more tokens"
+    if (sure := plan.garbage_power(rung.design)) < POWER_NEEDED:
+        yield (
+            f"the planted garbage is seen with power {sure:.2f} only, so not seeing it is no fault: take more seeds, "
+            f"or more than {experiment.placebos.garbage:.0%} of it"
+        )
+
+
+def small_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
+    """Which rules change less than would be seen if all that they change were worth nothing."""
+    control, small = plan.arm(CONTROL), []
+    for arm in plan.of_kind("arm"):
+        found = seen(arm, control, rung.said.tokens)
+        if found is not None and found.share < 1 and found.share / (1 - found.share) < rung.smallest:
+            small.append(arm.name)
+    if small and math.isfinite(rung.smallest):
+        yield (
+            f"{rung.name}: {some(small)} change so little of what is read that even if it were pure garbage the power "
+            "to see that would be below 80 %"
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are beside."""
+    rest = len(names) - FEW_NAMES
+    return ", ".join(names[:FEW_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_calibrated(plan: Plan) -> None:

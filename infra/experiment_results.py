@@ -15,17 +15,24 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from infra.ablate import FORMAT, PILOT, RungState, State, table_of, value
-from infra.experiment_arms import MATCHED, ArmPlan, Yield
+from filters.errors import InputError
+from infra.ablate import PILOT, RungState, State, compared, last_rung, table_of, value
+from infra.experiment_arms import ArmPlan, Kind, Yield
 from infra.experiment_plan import Plan, added
-from proxy_eval.effects import ENDPOINTS, Pairing, decision_accuracy, pairing, share_of_tokens
+from infra.experiment_tasks import task_intervals
+from proxy_eval.confidence import wider
+from proxy_eval.effects import ENDPOINTS, Interval, Pairing, decision_accuracy, pairing, share_of_tokens
 from proxy_eval.experiment import CONTROL
-from proxy_eval.looks import Beside, Fixed, beside
-from proxy_eval.planner import CONTROL_TOKENS, Cost, neutral_power
+from proxy_eval.looks import Beside, Fixed, beside, intervals_against
+from proxy_eval.noise_bank import DISAGREEMENT
+from proxy_eval.planner import CONTROL_TOKENS, Cost, neutral_power, smallest_effect
 from proxy_eval.verdict import SAYS, Finding, Reason, Verdict, said
 
 RESULTS = "results.json"
+FORMAT = 2
+"""Of results.json."""
 Status = Literal["running", "finished", "void"]
 
 
@@ -52,14 +59,30 @@ class RunResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmNoise:
+    """The metric's standard deviation over an arm's seeds, of paired differences where seeds are shared, and that of
+    the other arms; p_value: of an F test that they are one. noisier: the arm's is larger and p is below DISAGREEMENT;
+    its interval leans on the others' noise, so no verdict on it is to be believed (docs/statistics.md).
+    """
+
+    deviation: float
+    others: float
+    p_value: float
+    noisier: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """An arm, or a placebo, or a random removal that is matched to one, as it stands at the last rung that it met.
+    """The control, an arm, a placebo, or a random removal matched to an arm, at the last rung that met it.
 
     says: the verdict in one line. doublings: the interval that sets it, valid at every look; share: the same as shares
-    of the tokens. At one look, and read by no verdict: effect (the metric), gold, domains and tasks (95 %), shrunk
-    (the estimate in doublings against the winner's curse), discovery (adjusted p-value). second: doublings at the
-    second learning rate. matched: those of the random removal of as many tokens, where the arm comes round again.
-    next_look: where it is undecided.
+    of the tokens. Where the arm comes round again, matched: doublings of the random removal of as many tokens, and
+    against_matched: of the arm less that removal, each valid at every look at an arm's level, like `doublings`, but
+    outside the error budget and read by no verdict. At one look, and read by none either: effect (the metric), gold,
+    domains and tasks (95 %, over seeds; resampled: gold and tasks are the wider of that and of a bootstrap over seeds
+    and items, when the experiment has ended and its items are there), shrunk (the estimate in doublings against the
+    winner's curse), discovery (adjusted p-value), noise. second: doublings at the second learning rate. next_look:
+    where it is undecided.
     """
 
     name: str
@@ -81,12 +104,15 @@ class ArmResult:
     share: Bounds
     second: Bounds | None
     matched: Bounds | None
+    against_matched: Bounds | None
     effect: Bounds
     gold: Bounds
     domains: Mapping[str, Bounds]
     tasks: Mapping[str, Bounds]
+    resampled: bool
     shrunk: float | None
     discovery: float | None
+    noise: ArmNoise | None
     next_look: Mapping[str, Any] | None
     runs: tuple[RunResult, ...]
 
@@ -106,7 +132,8 @@ class RungResult:
     pairing: rho over all looks, `fixed.rho` being that of the pilot. spread: standard deviation of a paired difference,
     or of a run where seeds are not shared, of each metric; snr: the largest difference between arms over it.
     decision_accuracy: of each metric, how often pairs of arms are ordered as at the last rung by the experiment's.
-    smallest: the effect seen with power 0.8, planned and as measured; neutral: the power to call no effect NEUTRAL.
+    smallest: the effect seen with power 0.8 as planned, smallest_measured: with what the pilot measured; neutral: the
+    power to call no effect NEUTRAL.
     """
 
     number: int
@@ -122,11 +149,12 @@ class RungResult:
     fixed: Fixed
     level: float
     smallest: float | None
+    smallest_measured: float | None
     neutral: float
     curve: tuple[Point, ...]
     pairing: Pairing | None
-    spread: Mapping[str, float]
-    snr: Mapping[str, float]
+    spread: Mapping[str, float | None]
+    snr: Mapping[str, float | None]
     decision_accuracy: Mapping[str, float]
     planned: Cost
     actual: Cost
@@ -134,7 +162,9 @@ class RungResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The whole of it. `identity` names by hashes what was compared on what; `arms` are in the order of the file."""
+    """The whole of it. `identity` names by hashes what was compared on what; `arms` are in the order of the file;
+    `matched`: random removals of as many tokens, for arms that come round again.
+    """
 
     format: int
     name: str
@@ -150,6 +180,7 @@ class Results:
     placebo_error: float
     room: int
     arms: tuple[ArmResult, ...]
+    matched: tuple[ArmResult, ...]
     placebos: tuple[ArmResult, ...]
     control: ArmResult
     rungs: tuple[RungResult, ...]
@@ -162,7 +193,11 @@ def results_of(state: State) -> Results:
     """What the looks so far have found."""
     plan, experiment = state.plan, state.plan.experiment
     shown = {rung.plan.number: shown_of(plan, rung) for rung in state.rungs}
-    rungs = tuple(rung_result(state, rung, shown) for rung in state.rungs)
+    resampled = task_intervals(state) if state.finished else {}
+
+    def of_kind(*kinds: Kind) -> tuple[ArmResult, ...]:
+        return tuple(arm_result(state, arm, shown, resampled.get(arm.name, {})) for arm in plan.of_kind(*kinds))
+
     return Results(
         format=FORMAT,
         name=experiment.name,
@@ -177,12 +212,13 @@ def results_of(state: State) -> Results:
         error=experiment.error,
         placebo_error=experiment.placebo_error,
         room=experiment.budget.arms,
-        arms=tuple(arm_result(state, arm, shown) for arm in plan.of_kind("arm")),
-        placebos=tuple(arm_result(state, arm, shown) for arm in plan.of_kind("same", "random", "garbage")),
-        control=arm_result(state, plan.arm(CONTROL), shown),
-        rungs=rungs,
+        arms=of_kind("arm"),
+        matched=of_kind("matched"),
+        placebos=of_kind("same", "random", "garbage"),
+        control=of_kind("control")[0],
+        rungs=tuple(rung_result(state, rung, shown) for rung in state.rungs),
         planned=plan.cost,
-        actual=added(rung.actual for rung in rungs),
+        actual=added(actual_cost(rung) for rung in state.rungs),
         notes=plan.notes,
     )
 
@@ -190,6 +226,22 @@ def results_of(state: State) -> Results:
 def encoded(results: Results) -> bytes:
     """The results as JSON; what is not finite is null."""
     return (json.dumps(plain(asdict(results)), indent=1, allow_nan=False) + "\n").encode()
+
+
+def read_results(data: bytes) -> Results:
+    """The inverse of `encoded`; what was not finite is None.
+
+    Raises InputError where the bytes are no results, or those of another version.
+    """
+    again = "Type the `gristmill ablate` that wrote it once more: it trains nothing anew and writes it as this version."
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            said = found.get("format") if isinstance(found, dict) else None
+            raise InputError(f"{RESULTS} has format {said}, and this version reads {FORMAT}. {again}")
+        return TypeAdapter(Results).validate_json(data)
+    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        raise InputError(f"{RESULTS} cannot be read ({' '.join(str(error).split()[:20])}). {again}") from error
 
 
 def plain(found: Any) -> Any:
@@ -216,17 +268,16 @@ def shown_of(plan: Plan, rung: RungState) -> dict[str, Beside]:
     return {metric: beside(table_of(plan, rung, metric, rate), rung.design, rung.fixed) for metric in metrics_of(rung)}
 
 
-def arm_result(state: State, arm: ArmPlan, shown: Mapping[int, Mapping[str, Beside]]) -> ArmResult:
-    """One arm at the last rung where it has runs."""
-    met = [rung for rung in state.rungs if arm.name in rung.intervals and seeds_of(rung, arm.name)]
-    now = met[-1] if met else None
+def arm_result(
+    state: State, arm: ArmPlan, shown: Mapping[int, Mapping[str, Beside]], resampled: Mapping[str, Interval]
+) -> ArmResult:
+    """One arm at the last rung that met it; `resampled`: what a bootstrap says of its tasks and gold answers."""
+    now, metric = last_rung(state, arm), state.plan.experiment.metric
     finding, look = found_of(state, arm, now)
-    effects = {} if now is None else {name: effect_of(one, arm, state) for name, one in shown[now.plan.number].items()}
-    metric = state.plan.experiment.metric
-    at = row(state.plan, arm)
-    main = None if now is None or at is None else shown[now.plan.number].get(metric)
-    unknown = bounds(math.nan, math.nan, math.nan)
-    tokens = (now or state.rungs[0]).plan.said.tokens if state.rungs else state.plan.rungs[0].said.tokens
+    beside, at = ({}, None) if now is None else (shown[now.plan.number], row(state.plan, arm))
+    effects = {} if at is None else {name: effect_of(one, at, resampled.get(name)) for name, one in beside.items()}
+    main = None if at is None else beside.get(metric)
+    noise = None if main is None or at is None else noise_of(main, at)
     return ArmResult(
         name=arm.name,
         kind=arm.kind,
@@ -235,26 +286,40 @@ def arm_result(state: State, arm: ArmPlan, shown: Mapping[int, Mapping[str, Besi
         rule_in="base" if arm.in_base else "arm",
         documents=arm.reads.documents,
         tokens=arm.reads.tokens,
-        epochs=arm.epochs(tokens),
+        epochs=arm.epochs((state.plan.rungs[0] if now is None else now.plan).said.tokens),
         yields=arm.changes,
         rung=None if now is None else now.plan.number,
-        seeds=0 if now is None else len(seeds_of(now, arm.name)),
+        seeds=0 if now is None else len(compared(now, arm)),
         look=look,
         verdict=finding.verdict.name,
         reason=SAYS[finding.reason],
-        says=said(finding),
+        says=line_of(arm, finding, noise),
         doublings=bounds(finding.estimate, finding.low, finding.high),
         share=shares(finding.estimate, finding.low, finding.high),
         second=None if now is None or arm.name not in now.second else bounds(*now.second[arm.name]),
-        matched=None if now is None else matched_bounds(now, arm),
-        effect=effects.get(metric, unknown),
-        gold=effects.get("gold", unknown),
+        **matched_bounds(state.plan, now, arm),
+        effect=effects.get(metric, UNKNOWN),
+        gold=effects.get("gold", UNKNOWN),
         domains={name.removeprefix("panel/"): one for name, one in effects.items() if name.startswith("panel/")},
         tasks={name: one for name, one in effects.items() if "/" in name and not name.startswith("panel/")},
-        shrunk=None if main is None or at is None else float(main.shrunk[at]),
+        resampled=bool(resampled),
+        shrunk=None if main is None or at is None else float(np.clip(main.shrunk[at], -1, 1)),
         discovery=None if main is None or at is None else float(main.discovery[at]),
+        noise=noise,
         next_look=None if finding.next_look is None else asdict(finding.next_look),
         runs=tuple(run for rung in state.rungs for run in run_results(rung, arm, metric)),
+    )
+
+
+def line_of(arm: ArmPlan, finding: Finding, noise: ArmNoise | None) -> str:
+    """What is said of an arm in one line."""
+    if arm.kind == "control":
+        return f"{arm.name}: what all are compared with"
+    if noise is None or not noise.noisier:
+        return said(finding)
+    return (
+        f"{said(finding)}; its runs scatter {noise.deviation / noise.others:.1f} times as much as the others' "
+        f"(p = {noise.p_value:.1g}): do not believe what is said of it"
     )
 
 
@@ -268,7 +333,7 @@ def found_of(state: State, arm: ArmPlan, now: RungState | None) -> tuple[Finding
         low=-math.inf,
         high=math.inf,
     )
-    if now is None:
+    if now is None or arm.kind == "control":
         return blank, None
     if arm.name in now.decided:
         return now.decided[arm.name]
@@ -284,12 +349,22 @@ def row(plan: Plan, arm: ArmPlan) -> int | None:
     return names.index(arm.name) if arm.name in names else None
 
 
-def effect_of(one: Beside, arm: ArmPlan, state: State) -> Bounds:
-    """Delta on one metric, at one look."""
-    at = row(state.plan, arm)
-    if at is None:
-        return bounds(math.nan, math.nan, math.nan)
-    return bounds(one.interval.estimate[at], one.interval.low[at], one.interval.high[at])
+def effect_of(one: Beside, at: int, resampled: Interval | None) -> Bounds:
+    """Delta on one metric, at one look: the wider of two intervals where items were drawn anew."""
+    parts = one.interval.estimate[at], one.interval.low[at], one.interval.high[at]
+    if resampled is None:
+        return bounds(*parts)
+    both = wider(Interval(estimate=parts[0], low=parts[1], high=parts[2]), resampled)
+    return bounds(float(both.estimate), float(both.low), float(both.high))
+
+
+def noise_of(one: Beside, at: int) -> ArmNoise | None:
+    """How an arm's noise compares with that of the others; None where either is unknown."""
+    own, others, p = one.effects.own, one.effects.others, float(one.alike[at])
+    if min(own.df[at], others.df[at]) <= 0 or others.value[at] <= 0:
+        return None
+    mine, theirs = math.sqrt(own.value[at]), math.sqrt(others.value[at])
+    return ArmNoise(deviation=mine, others=theirs, p_value=p, noisier=mine > theirs and p < DISAGREEMENT)
 
 
 def bounds(estimate: float, low: float, high: float) -> Bounds:
@@ -304,6 +379,9 @@ def bounds(estimate: float, low: float, high: float) -> Bounds:
     )
 
 
+UNKNOWN = Bounds(estimate=None, low=None, high=None)
+
+
 def shares(*doublings: float) -> Bounds:
     """Doublings as shares of the tokens."""
     found = bounds(*doublings)
@@ -312,15 +390,23 @@ def shares(*doublings: float) -> Bounds:
     return Bounds(estimate=estimate, low=low, high=high)
 
 
-def matched_bounds(now: RungState, arm: ArmPlan) -> Bounds | None:
-    """The interval of the random removal that is matched to the arm, in doublings; None where there is none."""
-    name = MATCHED + arm.name
-    return bounds(*now.intervals[name]) if name in now.intervals and seeds_of(now, name) else None
+def matched_bounds(plan: Plan, now: RungState | None, arm: ArmPlan) -> dict[str, Bounds | None]:
+    """In doublings, the random removal that is matched to the arm, and the arm against it; None where none has run.
 
-
-def seeds_of(rung: RungState, arm: str) -> list[int]:
-    """The seeds of an arm's runs at the learning rate that sets verdicts."""
-    return sorted(run.seed for run in rung.measured if run.arm == arm and run.rate == rung.plan.rates[0])
+    Both as of the last look, for the removal goes on as long as its arm does.
+    """
+    removals = [] if now is None else [one for one in plan.of_kind("matched") if compared(now, one)]
+    beside = next((one for one in removals if one.of == arm.name), None)
+    if now is None or beside is None:
+        return {"matched": None, "against_matched": None}
+    at, other = row(plan, arm), row(plan, beside)
+    assert at is not None and other is not None, "neither is the control"
+    table = table_of(plan, now, plan.experiment.metric, now.plan.rates[0])
+    found = intervals_against(table, other, now.design, plan.experiment.budget, now.fixed)
+    return {
+        "matched": bounds(*now.intervals[beside.name]),
+        "against_matched": bounds(found.estimate[at], found.low[at], found.high[at]),
+    }
 
 
 def run_results(rung: RungState, arm: ArmPlan, metric: str) -> list[RunResult]:
@@ -362,6 +448,7 @@ def rung_result(state: State, rung: RungState, shown: Mapping[int, Mapping[str, 
         fixed=rung.fixed,
         level=design.level,
         smallest=plan.smallest,
+        smallest_measured=smallest_effect(design),
         neutral=neutral_power(design),
         curve=tuple(
             Point(tokens=tokens, values=tuple(value(rung, run, metric, at) for run in ends))

@@ -23,7 +23,7 @@ from infra.annotated import run_rules
 from infra.arms import arm_mask
 from infra.experiment_arms import GARBAGE, ArmPlan
 from infra.experiment_plan import Plan, check_calibrated, panel_of, planned_experiment
-from infra.experiment_results import RESULTS, Results, encoded, results_of
+from infra.experiment_results import RESULTS, Results, encoded, read_results, results_of
 from infra.placement import Placement, device_of, micro_batch, placed, scoring_place
 from infra.pool import run_of
 from infra.pool_files import check_extra, kept_mask, local_pool, read_said
@@ -125,7 +125,14 @@ def run_experiment(
             store,
             labels=labels,
             places={},
-            placement=partial(placed, device=device, workers=workers, stack=stack, address=address),
+            placement=partial(
+                placed,
+                device=device,
+                workers=workers,
+                stack=stack,
+                address=address,
+                allow_unauthenticated=allow_unauthenticated,
+            ),
             scoring=scoring_place(device, None),
             progress=progress,
             address=address,
@@ -139,8 +146,8 @@ def run_experiment(
             note_noise(bank_file, state)
             on_look(found)
 
-        state = ablate(plan, store, measure, priors_of(plan, read_bank(bank_file)), on_look=looked)
-    return results_of(state)
+        ablate(plan, store, measure, priors_of(plan, read_bank(bank_file)), on_look=looked)
+    return read_results(store.read(RESULTS))
 
 
 def priors_of(plan: Plan, bank: Bank) -> dict[int, dict[str, Variance]]:

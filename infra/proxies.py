@@ -23,7 +23,7 @@ from infra.training_progress import TrainingProgress, sink_of
 from infra.training_work import METRICS_FILE, PACKAGES
 
 if TYPE_CHECKING:
-    from infra.calibration import Calibration
+    from infra.calibration import Calibration, Kind
     from proxy_eval.panel import Panel
 
 
@@ -81,7 +81,15 @@ def train_models(
             return train_all(
                 store,
                 trials,
-                placement=partial(placed, device=device, workers=workers, stack=stack, address=address, ranks=ranks),
+                placement=partial(
+                    placed,
+                    device=device,
+                    workers=workers,
+                    stack=stack,
+                    address=address,
+                    allow_unauthenticated=allow_unauthenticated,
+                    ranks=ranks,
+                ),
                 progress=progress,
                 address=address,
                 allow_unauthenticated=allow_unauthenticated,
@@ -196,6 +204,7 @@ def calibrate(
     *,
     size: str = "1M",
     tokens: int = 1_000_000,
+    schedule: Kind = "wsd",
     rates: Sequence[float] = (),
     seeds: int = 3,
     panel: Path | None = None,
@@ -207,7 +216,8 @@ def calibrate(
     take_over: bool = False,
     quiet: bool = False,
 ) -> Calibration:
-    """Sweep the learning rate of a size and budget on a pool, and store there which tells arms apart best, if any does.
+    """Sweep the learning rate of a size, budget and schedule on a pool, and store there which tells arms apart best, if
+    any does, in the place of what was stored for that size and budget.
 
     Without a panel, documents that the pool holds out of the sweep are one.
     """
@@ -219,13 +229,29 @@ def calibrate(
     store = open_store(f"{there.url}/calibrations/{size}-{tokens}")
     numbers = range(1, seeds + 1)
     with store.locked(take_over=take_over):
-        trials = sweep(store, there.url, size=size, tokens=tokens, rates=rates, seeds=numbers, held_out=panel is None)
+        trials = sweep(
+            store,
+            there.url,
+            size=size,
+            tokens=tokens,
+            rates=rates,
+            seeds=numbers,
+            held_out=panel is None,
+            schedule=schedule,
+        )
         labels = {trial.id: label_of(trial, trial.training.tokens) for trial in trials}
         with TrainingProgress(sys.stderr, labels=labels, quiet=quiet) as progress:
             models = train_all(
                 store,
                 trials,
-                placement=partial(placed, device=device, workers=workers, stack=stack, address=address),
+                placement=partial(
+                    placed,
+                    device=device,
+                    workers=workers,
+                    stack=stack,
+                    address=address,
+                    allow_unauthenticated=allow_unauthenticated,
+                ),
                 progress=progress,
                 address=address,
                 allow_unauthenticated=allow_unauthenticated,
@@ -238,6 +264,6 @@ def calibrate(
                 placement=scoring_place(device, None),
                 progress=progress,
             )
-    found = calibration_of(scored, size=size, tokens=tokens, seeds=numbers)
+    found = calibration_of(scored, size=size, tokens=tokens, seeds=numbers, schedule=schedule)
     kept_calibration(there, found, calibration_page(found))
     return found

@@ -28,11 +28,13 @@ from infra.dedup_memory import memory_needed
 from infra.dedup_work import DedupTask
 from infra.ending import ending_on_sigterm, handler_kept
 from infra.node import Check, perform_remotely, ship_code
+from infra.placement import training_memory
 from infra.preflight import check_for, covers, preflight
 from infra.schedule import Patience
 from infra.scratch import scratch
 from infra.stage import FIRST_MEMORY_BYTES, FixedSize, LiveSize, Size, Stage, gib
 from infra.store import open_store
+from infra.training_work import TrainTask
 from infra.work import Report, Task
 
 OBJECT_STORE_BYTES = 100 << 20
@@ -169,12 +171,10 @@ class OnRay:
     def _size(self, ray: Any, first: Task) -> Size:
         if self._address is None:
             return FixedSize(self.workers)
-        if not isinstance(first, DedupTask):
-            return LiveSize(ray, self._given, gpus=self._gpus)
-        needs = memory_needed(first)
-        size = LiveSize(ray, self._given, first=max(needs, FIRST_MEMORY_BYTES))
+        needs = memory_of(first)
+        size = LiveSize(ray, self._given, gpus=self._gpus, first=max(needs, FIRST_MEMORY_BYTES))
         if needs > size.largest > 0:
-            warn(f"{first.stage} takes about {gib(needs)}, and the largest node has {gib(size.largest)}")
+            warn(f"a task takes about {gib(needs)}, and the largest node has {gib(size.largest)}")
         return size
 
     def _checked(self, ray: Any, task: Task) -> Check | None:
@@ -188,6 +188,15 @@ class OnRay:
         self._checks.append(check)
         preflight(ray, check)
         return check
+
+
+def memory_of(task: Task) -> int:
+    """Bytes that tasks like this one take, where that follows from what they do; else 0."""
+    if isinstance(task, DedupTask):
+        return memory_needed(task)
+    if isinstance(task, TrainTask):
+        return training_memory(task.trials[0].training, len(task.trials), task.device)
+    return 0
 
 
 def imported(stack: ExitStack) -> Any:

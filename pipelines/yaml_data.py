@@ -1,4 +1,7 @@
-"""YAML as plain data with line numbers: no tags, no anchors, no duplicate keys, a bounded size."""
+"""YAML as plain data with line numbers: no tags, no anchors, no duplicate keys, a bounded size.
+
+Errors say `what` is read: "a recipe", "an experiment".
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,14 @@ Path = tuple[str | int, ...]
 Lines = dict[Path, int]
 
 
-def load(text: str, *, where: str) -> tuple[Any, Lines]:
+RECIPE = "a recipe"
+NEEDS = "`name`, `says` and `steps`"
+
+
+def load(text: str, *, where: str, what: str = RECIPE, needs: str = NEEDS) -> tuple[Any, Lines]:
     """Return the document in `text` and the line (from 1) of each value by its path of keys and indices."""
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"{where}: {len(text):,} characters; a recipe has at most {MAX_BYTES:,}.")
+        raise RecipeError(f"{where}: {len(text):,} characters; {what} has at most {MAX_BYTES:,}.")
     try:
         events = list(yaml.parse(text, Loader=yaml.CSafeLoader))
         for event in events:
@@ -36,9 +43,9 @@ def load(text: str, *, where: str) -> tuple[Any, Lines]:
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"{where}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
-        raise RecipeError(f"{where}: nested too deep to be a recipe.") from error
+        raise RecipeError(f"{where}: nested too deep to be {what}.") from error
     if node is None:
-        raise RecipeError(f"{where}: empty; a recipe has at least `name`, `says` and `steps`.")
+        raise RecipeError(f"{where}: empty; {what} has at least {needs}.")
     lines: Lines = {}
     constructor = yaml.CSafeLoader("")
     try:
@@ -58,7 +65,7 @@ def _value(node: yaml.Node, path: Path, lines: Lines, constructor: yaml.CSafeLoa
     if len(path) > MAX_DEPTH:
         raise RecipeError(f"{where}:{line}: nested deeper than {MAX_DEPTH} levels.")
     if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS:
-        raise RecipeError(f"{where}:{line}: the tag {node.tag!r} is not read; a recipe is plain data.")
+        raise RecipeError(f"{where}:{line}: the tag {node.tag!r} is not read; write plain data.")
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), lines, constructor, where) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -86,7 +93,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; there are: {', '.join(names)}" if len(names) <= 12 else ""
 
 
-def located(error: ValidationError, lines: Lines, *, where: str, model: type[BaseModel]) -> list[str]:
+def located(
+    error: ValidationError, lines: Lines, *, where: str, model: type[BaseModel], what: str = RECIPE
+) -> list[str]:
     """One sentence for each fault, with file, line, path and, for an unknown key, the nearest right one."""
     said = []
     for fault in error.errors(include_url=False):
@@ -95,10 +104,11 @@ def located(error: ValidationError, lines: Lines, *, where: str, model: type[Bas
         while shown not in lines and shown:
             shown = shown[:-1]
         place = f"{where}:{lines.get(shown, 1)}"
-        key = dotted(path)
+        key = dotted(path, what)
         if fault["type"] == "extra_forbidden":
             names = list(_model_at(model, path[:-1]).model_fields)
-            said.append(f"{place}: unknown key {path[-1]!r} in {dotted(path[:-1])}{nearest(str(path[-1]), names)}")
+            hint = nearest(str(path[-1]), names)
+            said.append(f"{place}: unknown key {path[-1]!r} in {dotted(path[:-1], what)}{hint}")
         elif fault["type"] == "missing":
             said.append(f"{place}: {key} is missing")
         else:
@@ -107,9 +117,9 @@ def located(error: ValidationError, lines: Lines, *, where: str, model: type[Bas
     return said
 
 
-def dotted(path: Path) -> str:
+def dotted(path: Path, what: str) -> str:
     """A path as a person reads it: items of a list count from 1, as the steps in `gristmill recipes --show`."""
-    return ".".join(str(part + 1 if isinstance(part, int) else part) for part in path) or "the recipe"
+    return ".".join(str(part + 1 if isinstance(part, int) else part) for part in path) or f"the {what.split()[-1]}"
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:

@@ -13,7 +13,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core.core_schema import ValidationInfo
 
 from filters.errors import RecipeError
@@ -21,6 +29,7 @@ from pipelines import yaml_data
 from pipelines.recipe_data import Data, known
 from proxy_eval.verdict import Budget
 
+WHAT = "an experiment"
 CONTROL = "control"
 PLACEBOS = ("same", "random", "garbage")
 """The placebos of every experiment (proxy_eval/verdict.py)."""
@@ -62,17 +71,27 @@ Place = Annotated[str, AfterValidator(below)]
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@=+-]*$", max_length=80)]
 
 
-class Arm(Data):
-    """What one rule, threshold, edit or recipe makes of the documents: a mask, or a pool that is another view of them.
+class Said(Data):
+    """A part of an experiment: its fields' docstrings are their descriptions in the JSON Schema."""
 
-    `rule_in` says on which side the rule stands; left out, in the base where the mask has a term `without:`, else in
-    the arm.
-    """
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Arm(Said):
+    """What one rule, threshold, edit or recipe makes of the documents: a mask, or a pool that is another view."""
 
     name: ArmName
+    """What the arm is called in every report; `control`, `same`, `random` and `garbage` are taken."""
     mask: str | None = None
+    """The documents that it reads, as terms with commas between: `all` (no rule), `rules` (those of the pool's run),
+    `only:RULE`, `with:RULE`, `without:RULE`, `set:RULE.low=3.5`, as `gristmill train --mask` takes them. Left out: the
+    base's."""
     pool: Place | None = None
+    """Another view of the same pages, such as another extractor's or edit's, with the experiment's tokenizer. Left out:
+    the experiment's pool."""
     rule_in: Literal["arm", "base"] | None = None
+    """Where the rule stands that is judged. Left out: in the base where the mask has a term `without:`, else in the
+    arm."""
 
     @model_validator(mode="after")
     def _differs_from_the_base(self) -> Self:
@@ -88,86 +107,113 @@ class Arm(Data):
         return any(term.startswith("without:") for term in terms(self.mask or ""))
 
 
-class Expected(Data):
-    """What is known beforehand of runs at a rung, in units of the metric; the plan is reckoned with it. None: taken
-    from the noise bank or measured, and guessed until then.
-
-    noise: standard deviation of a run over seeds. gain: by twice the tokens. rho: correlation of runs of one seed;
-    where it is given no pilot measures it.
+class Expected(Said):
+    """What is known beforehand of runs at a rung, in units of the metric; the plan is reckoned with it. What is left
+    out comes from the noise bank or is measured, and is guessed until then.
     """
 
     noise: Positive | None = None
+    """Standard deviation of a run over seeds."""
     gain: Positive | None = None
+    """What the control gains by twice the tokens."""
     rho: Annotated[float, Field(ge=-1, lt=1)] | None = None
+    """Correlation of runs of one seed; where it is given no pilot measures it. From 0.3 on the control runs the arms'
+    seeds."""
     tokens_per_second: Positive | None = None
+    """Of one device. Left out: measured here."""
 
 
-class Rung(Data):
-    """A size and a budget; every arm that is undecided after the one before runs here, with so many seeds at most.
-
-    `learning_rates`: the first sets verdicts, the others cast doubt on them. Empty: the one calibrated for the pool,
-    and at the last rung a quarter of it as well.
-    """
+class Rung(Said):
+    """A size and a budget; every arm that is undecided after the one before runs here."""
 
     size: str
+    """Of the models, such as `1M`, `4M` or `20M` (`gristmill train --help` lists them)."""
     tokens: Count
-    seeds: Annotated[int, Field(ge=2, le=64)] = 5
+    """That each run is trained on, such as `2M`; the control's curve goes to twice as many."""
+    seeds: Annotated[int, Field(le=64, json_schema_extra={"minimum": 2})] = 5
+    """Of each arm, at most: arms that are decided get no more. At least 2."""
     learning_rates: list[Positive] = []
+    """The first sets verdicts, the second casts doubt on them. Empty: the one that `gristmill calibrate` chose for the
+    pool, and at the last rung a quarter of it as well."""
     context: Annotated[int, Field(ge=16)] | None = None
+    """Tokens of a window. Left out: the size's."""
     expected: Expected = Expected()
+    """What is known of its runs beforehand."""
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
         from proxy_eval.llama import SIZES  # torch, which reading other data does not need
 
         known(self.size, list(SIZES), "size of model")
+        if self.seeds < 2:
+            raise ValueError("`seeds` is at least 2: one seed tells nothing of how far two runs of an arm differ")
         if len(set(self.learning_rates)) != len(self.learning_rates) or len(self.learning_rates) > 2:
             raise ValueError("one learning rate that sets verdicts and one that casts doubt on them, not more")
         return self
 
 
-class Placebos(Data):
-    """Arms of known truth, in every experiment. `random`: the share removed at random (None: what an arm removes in the
-    median). `garbage`: the share of the documents that no arm reads but one, which reads them shuffled.
-    """
+class Placebos(Said):
+    """Arms of known truth, in every experiment; one that comes out wrong voids all verdicts."""
 
     random: Share | None = None
+    """Share of the documents that one removes at random. Left out: of the tokens, what an arm removes in the median."""
     garbage: Annotated[float, BeforeValidator(number), Field(ge=0.01, le=0.5)] = 0.1
+    """Share of the documents that no arm reads but one, which reads them shuffled: the rule that removes them must come
+    out KEEP."""
 
 
-class Wanted(Data):
-    """An effect, as a share of the tokens, to be seen with this power: the plan names the cheapest rung that does."""
+class Wanted(Said):
+    """An effect that is to be seen: the plan names the cheapest rung and seeds that do."""
 
     effect: Share
+    """As a share of the tokens: 0.05 is what 5 % more of them are worth."""
     power: Share = 0.8
+    """Probability of a verdict where the effect is as large as that."""
 
 
-class Experiment(Data):
-    """Rules to judge. `metric`: what verdicts are about: `panel` (bits per byte), `panel/DOMAIN`, `gold` (bits per byte
-    of the tasks' right answers), or TASK/METRIC. `rope`: the share of the tokens below which an effect does not matter.
-    `error`: how often any verdict of the experiment may be wrong. `room`: the most arms it may ever get (None: those it
-    has). `pilot`: seeds over which rho is measured. `bank`: the file of the noise bank (None: the user's).
-    """
+class Experiment(Said):
+    """Rules to judge, the models that judge them, and how often the verdicts may be wrong."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=64)]
+    """The campaign, by which the noise bank knows it."""
     says: str = ""
+    """What is asked, in a sentence for readers."""
     pool: Place
+    """The folder or URL of the documents (`gristmill pool`). Relative paths lie below this file's folder."""
     base: str = "rules"
+    """Mask of the control, with which every arm is compared: `rules` (those of the pool's run), `all` (none), or terms
+    as an arm's."""
     arms: Annotated[list[Arm], Field(min_length=1)]
+    """One for each rule that is judged."""
     rungs: Annotated[list[Rung], Field(min_length=1)]
+    """From few tokens to many; REJECT and NEUTRAL end an arm's way."""
     panel: Place
+    """The folder of held-out texts by domain (`gristmill panel build`), for bits per byte."""
     tasks: Place | None = None
+    """The folder of cloze tasks. Without it gold answers are not measured, and no rule comes out KEEP."""
     task_names: list[str] = []
+    """Those of the tasks that are scored. Empty: all in the folder."""
     metric: str = "panel"
+    """What verdicts are about: `panel` (bits per byte, mean over domains), `panel/DOMAIN`, `gold` (bits per byte of the
+    tasks' right answers), or TASK/METRIC."""
     rope: Share = 0.01
+    """Region of practical equivalence: the share of the tokens below which an effect does not matter."""
     error: Share = 0.05
+    """How often any verdict of the experiment may be wrong."""
     placebo_error: Share = 0.01
+    """How often placebos may void a sound experiment."""
     room: Annotated[int, Field(ge=1)] | None = None
+    """The most arms that it may ever get; intervals are as wide as they ask for. Left out: those it has."""
     placebos: Placebos = Placebos()
+    """Arms of known truth."""
     pilot: Annotated[int, Field(ge=2, le=64)] = 4
+    """Seeds of the control and two placebos over which rho is measured before the first look."""
     wanted: Wanted | None = None
+    """An effect that the plan looks for the cheapest design for."""
     price_per_hour: Annotated[float, BeforeValidator(number), Field(ge=0)] = 0.0
+    """Of one device, in any money."""
     bank: Place | None = None
+    """The file of the noise bank. Left out: the user's."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -230,11 +276,12 @@ def same_mask(one: str, other: str) -> bool:
 
 def parse_experiment(text: str, *, where: str, folder: Path = Path()) -> Experiment:
     """The experiment in `text`. Raises RecipeError naming `where`, the line and the nearest right name."""
-    data, lines = yaml_data.load(text, where=where)
+    data, lines = yaml_data.load(text, where=where, what=WHAT, needs="`name`, `pool`, `panel`, `arms` and `rungs`")
     try:
         return Experiment.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        raise RecipeError("\n".join(yaml_data.located(error, lines, where=where, model=Experiment))) from error
+        found = yaml_data.located(error, lines, where=where, model=Experiment, what=WHAT)
+        raise RecipeError("\n".join(found)) from error
 
 
 def read_experiment(path: Path) -> Experiment:

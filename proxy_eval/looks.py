@@ -26,7 +26,7 @@ from proxy_eval.effects import (
     signal_to_noise,
     unpaired_effects,
 )
-from proxy_eval.noise_bank import UNKNOWN, Entry, Variance, moderated, pooled
+from proxy_eval.noise_bank import UNKNOWN, Entry, Variance, disagreement, moderated, pooled
 from proxy_eval.planner import Design
 from proxy_eval.verdict import Budget, Runs, intervals
 
@@ -44,13 +44,14 @@ def higher_better(metric: str, value: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """`runs` of A arms (proxy_eval/verdict.py); `in_base` [A]: the rule stands in the control; `placebo` [A] and, among
-    these, `same` [A]: the control with other seeds.
+    """`runs` of A arms (proxy_eval/verdict.py); `in_base` [A]: the rule stands in the control; `judged` [A]: arms that
+    get a verdict; `placebo` [A] and, among these, `same` [A]: the control with other seeds.
     """
 
     names: tuple[str, ...]
     runs: Runs
     in_base: Bools
+    judged: Bools
     placebo: Bools
     same: Bools
 
@@ -127,6 +128,19 @@ def arm_intervals(table: Table, design: Design, budget: Budget, fixed: Fixed) ->
     return turned(chosen(table.same, same, chosen(table.placebo, tried, judged)), table.in_base)
 
 
+def intervals_against(table: Table, at: int, design: Design, budget: Budget, fixed: Fixed) -> Interval:
+    """The intervals [A] of what arms are worth against arm `at`, in doublings, each valid at every look at its level.
+
+    The arm and the control change places, so that all is as if everything had been compared with the arm from the
+    beginning: within seeds where those are shared; otherwise with its few seeds, not the control's many. The curve is
+    the control's, over as many seeds as the arm has, and taken to be parallel to the arm's. Entry `at` is the control.
+    """
+    values, endpoints = table.runs.values.copy(), table.runs.endpoints
+    place, values[at] = values[at].copy(), table.runs.control
+    runs = Runs(values=values, endpoints=endpoints - endpoints[1] + place)
+    return arm_intervals(replace(table, runs=runs), design, budget, fixed)
+
+
 def chosen(where: Bools, first: Interval, second: Interval) -> Interval:
     """The first interval where it is asked for, else the second."""
     return Interval(
@@ -150,8 +164,9 @@ def turned(interval: Interval, where: Bools) -> Interval:
 class Beside:
     """What no verdict reads: Delta in units of the metric [A] with 95 % intervals of one look and standard errors, its
     variances, and over the arms that are judged (NaN elsewhere) adjusted p-values (Benjamini & Hochberg), and estimates
-    shrunk against the winner's curse, in doublings. `deviation`: standard deviation of a run, or of a paired difference
-    where seeds are shared; `snr`: the largest difference between these arms, the control among them, over it.
+    shrunk against the winner's curse, in doublings. `alike` [A]: p-value of an F test that the arm's own variance is
+    that of the others. `deviation`: standard deviation of a run, or of a paired difference where seeds are shared;
+    `snr`: the largest difference between judged arms, the control among them, over it.
     """
 
     effects: Effects
@@ -159,6 +174,7 @@ class Beside:
     error: Floats
     discovery: Floats
     shrunk: Floats
+    alike: Floats
     deviation: float
     snr: float
 
@@ -169,7 +185,7 @@ def beside(table: Table, design: Design, fixed: Fixed) -> Beside:
     noise = moderated(effects.own, effects.others, UNKNOWN)
     interval = turned(fixed_interval(effects, noise, LEVEL), table.in_base)
     error = standard_error(effects, noise)
-    judged = ~table.placebo & np.isfinite(error) & (error > 0) & np.isfinite(interval.estimate)
+    judged = table.judged & np.isfinite(error) & (error > 0) & np.isfinite(interval.estimate)
     discovery, drawn = (np.full(len(table.names), np.nan) for _ in range(2))
     if judged.any():
         with np.errstate(divide="ignore", invalid="ignore"):  # of arms that are not judged
@@ -184,7 +200,14 @@ def beside(table: Table, design: Design, fixed: Fixed) -> Beside:
     spread = np.append(means, 0.0)  # the control is one of them
     snr = float(signal_to_noise(spread, np.asarray(deviation))) if deviation > 0 and len(means) else float("nan")
     return Beside(
-        effects=effects, interval=interval, error=error, discovery=discovery, shrunk=drawn, deviation=deviation, snr=snr
+        effects=effects,
+        interval=interval,
+        error=error,
+        discovery=discovery,
+        shrunk=drawn,
+        alike=disagreement(effects.own, effects.others),
+        deviation=deviation,
+        snr=snr,
     )
 
 

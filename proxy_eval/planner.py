@@ -22,6 +22,8 @@ from proxy_eval.noise_bank import ARM_DF, PAIRS_SHARE, Variance, blurred, worth
 
 CONTROL_TOKENS = 2.3  # budgets: a trunk to 1.6 of it, and decays of 0.2 to the endpoints 0.5, 1 and 2
 MOST_SEEDS = 64
+CURVE_LEVEL = 0.0005  # of `verdict.Budget` as it comes, at one rung
+FLATTENS = 0.1  # u doublings are worth u (1 - u / 10) gains where loss falls as tokens^-0.3 (2^-0.3: 0.9 / 1.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,16 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """An experiment at one rung: arms (placebos too), seeds of each, and an arm's level (`verdict.Budget`)."""
+    """An experiment at one rung: arms that run (placebos too) and `room` for others, seeds of each, an arm's level and
+    that of each half of the control's curve (`verdict.Budget`).
+    """
 
     rung: Rung
     arms: int
     seeds: int
     level: float
+    curve_level: float = CURVE_LEVEL
+    room: int = 0  # arms that may still come: they enter what is fixed before the first look, and no power
     rope: float = 0.01  # share of the tokens
     learning_rates: int = 1
 
@@ -62,7 +68,7 @@ class Design:
     @property
     def control_seeds(self) -> int:
         """How many seeds the control runs."""
-        return control_seeds(self.arms, self.seeds, shared=self.shared)
+        return control_seeds(self.arms + self.room, self.seeds, shared=self.shared)
 
     @property
     def unscaled(self) -> float:
@@ -70,35 +76,61 @@ class Design:
         return 1 / self.seeds + (0.0 if self.shared else 1 / self.control_seeds)
 
     @property
-    def df(self) -> float:
-        """Degrees of freedom of an arm's noise at the last look, as `noise_bank.moderated` will count them."""
+    def others(self) -> float:
+        """Degrees of freedom that the other arms have for an arm's noise at the last look, the bank left out."""
         each, members = self.seeds - 1, np.asarray(self.arms - 1)
         paired = worth(np.asarray(float(members * each)), members, PAIRS_SHARE)
-        others = float(paired) if self.shared else float(members * each + self.control_seeds - 1)
-        return others_and_bank(others, self.rung.noise) + each
+        return float(paired) if self.shared else float(members * each + self.control_seeds - 1)
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of an arm's noise at the last look, as `noise_bank.moderated` will count them."""
+        return blurred_df(self.others + float(self.rung.noise.df)) + self.seeds - 1
+
+    @property
+    def curve_df(self) -> float:
+        """The same of each half of the control's curve, which no bank of the arms' noise knows of."""
+        return blurred_df(self.others + self.seeds - 1) + self.control_seeds - 1
+
+    @property
+    def scatter(self) -> float:
+        """Degrees of freedom by which the estimated noise varies where arms are alike, more than `df`: the others are
+        weighed as if arms differed (Satterthwaite, Biometrics Bulletin 2, 1946).
+        """
+        own, family = self.seeds - 1, self.others + float(self.rung.noise.df)
+        weight = blurred_df(family)
+        total = own + (weight**2 / family if family > 0 else 0.0)
+        return (own + weight) ** 2 / total if total > 0 else 0.0
+
+    @property
+    def run_variance(self) -> float:
+        """Variance of what `unscaled` is in units of: of a paired difference where seeds are shared, else of a run."""
+        return float(self.rung.noise.value) * (2 * (1 - self.rung.rho) if self.shared else 1.0)
 
     @property
     def error(self) -> float:
         """Standard error of an arm's effect, in doublings."""
-        unit = 2 * (1 - self.rung.rho) if self.shared else 1.0
-        return math.sqrt(float(self.rung.noise.value) * unit * self.unscaled) / self.rung.gain
+        return math.sqrt(self.run_variance * self.unscaled) / self.rung.gain
 
     @property
     def mixture(self) -> Mixture:
-        """The mixture of the arms' confidence sequences, narrowest at this design's last look."""
-        return planned_mixture(self.level, unscaled=self.unscaled, df=self.df)
+        """The mixture of the arms' confidence sequences, narrowest at this design's last look with all its room."""
+        return planned_mixture(self.level, unscaled=self.unscaled, df=filled(self).df)
 
 
-def others_and_bank(df: float, bank: Variance) -> float:
-    """Return the degrees of freedom that others' `df` and the bank leave for one arm."""
-    return float(blurred(Variance(value=bank.value, df=df + bank.df), ARM_DF).df)
+def filled(design: Design) -> Design:
+    """Return the design with all arms that it has room for."""
+    return replace(design, arms=design.arms + design.room, room=0)
+
+
+def blurred_df(df: float) -> float:
+    """Return the degrees of freedom that a family's leave for one arm, which differs from it."""
+    return float(blurred(Variance(value=np.zeros(()), df=np.asarray(df)), ARM_DF).df)
 
 
 def curve_mixture(design: Design, level: float) -> Mixture:
     """Return the mixture of each half of the control's curve, narrowest at the design's last look."""
-    own = design.control_seeds - 1
-    runs = float(design.arms * (design.seeds - 1) + own)
-    return planned_mixture(level, unscaled=1 / design.control_seeds, df=own + others_and_bank(runs, design.rung.noise))
+    return planned_mixture(level, unscaled=1 / design.control_seeds, df=filled(design).curve_df)
 
 
 def critical_value(design: Design, planned: Design) -> float:
@@ -107,10 +139,28 @@ def critical_value(design: Design, planned: Design) -> float:
     return float(critical(planned.level, np.asarray(design.df), np.asarray(share)))
 
 
+def curve_radius(design: Design, planned: Design) -> float:
+    """Return half the width of the interval of either half of the control's curve at `design`'s look in the sequence of
+    `planned`, as a share of the gain; infinite where nothing bounds it.
+
+    Two endpoints of one run are taken to have no more in common than two runs of one seed.
+    """
+    mixture = curve_mixture(planned, planned.curve_level)
+    share = 1 / (1 + mixture.variance * design.control_seeds)
+    factor = float(critical(mixture.level, np.asarray(design.curve_df), np.asarray(share)))
+    differences = design.run_variance * (1.0 if design.shared else 2.0)
+    return factor * math.sqrt(differences / design.control_seeds) / design.rung.gain
+
+
 def power(design: Design, effect: float) -> float:
-    """Return the probability that an effect of this share of the tokens is KEEP, or as large a harm REJECT."""
-    margin = math.log2(1 + abs(effect)) - math.log2(1 + design.rope)
-    return noncentral(critical_value(design, design), design.df, margin / design.error)
+    """Return the probability that an effect of this share of the tokens is KEEP, or as large a harm REJECT.
+
+    Either is decided against the steepest curve that is not excluded (`effects.token_equivalents`), where the ROPE is
+    worth 1 + `curve_radius` times what it is on the true one.
+    """
+    edge, u = math.log2(1 + design.rope) * (1 + curve_radius(design, design)), math.log2(1 + abs(effect))
+    shift = (u * (1 - FLATTENS * min(u, 1.0)) - edge) / design.error
+    return noncentral(critical_value(design, design), design.scatter, shift) if math.isfinite(edge) else 0.0
 
 
 def noncentral(threshold: float, df: float, shift: float) -> float:
@@ -130,7 +180,8 @@ def smallest_effect(design: Design, wanted: float = 0.8) -> float:
 
 def neutral_power(design: Design) -> float:
     """Return the probability that a rule without effect comes out NEUTRAL, its noise being estimated without error."""
-    room = math.log2(1 + design.rope) / design.error - critical_value(design, design)
+    flat = math.log2(1 + design.rope) * (1 - curve_radius(design, design))
+    room = flat / design.error - critical_value(design, design)
     return max(0.0, 2 * float(stats.norm.cdf(room)) - 1) if room > 0 else 0.0
 
 
@@ -158,19 +209,13 @@ def cost(design: Design) -> Cost:
     return cost_of(design.rung, (arms + control) * design.learning_rates, budgets)
 
 
-def cheapest(designs: Sequence[Design], effect: float, wanted: float = 0.8) -> Design:
-    """Return the cheapest design, by money, then hours, each with as many seeds as the power for the effect needs.
-
-    Raises InputError where none reaches it with MOST_SEEDS seeds.
+def cheapest(designs: Sequence[Design], effect: float, wanted: float = 0.8) -> Design | None:
+    """Return the cheapest design, by money, then hours, each with as many seeds as the power for the effect needs; None
+    where no rung reaches it with MOST_SEEDS.
     """
     sized = (first_with(design, effect, wanted) for design in designs)
     found = [design for design in sized if design is not None]
-    if not found:
-        raise InputError(
-            f"No rung sees an effect of {effect:.1%} with power {wanted:.0%} in {MOST_SEEDS} seeds: ask for a larger "
-            "effect, train on more tokens, or calibrate a learning rate with less noise."
-        )
-    return min(found, key=lambda design: (cost(design).money, cost(design).hours))
+    return min(found, key=lambda design: (cost(design).money, cost(design).hours), default=None)
 
 
 def first_with(design: Design, effect: float, wanted: float) -> Design | None:
@@ -195,8 +240,8 @@ def next_look(planned: Design, seeds: int, estimate: float) -> NextLook:
     price = cost_of(planned.rung, 1 + control, 1 + control * CONTROL_TOKENS)
     for more in range(1, MOST_SEEDS + 1):
         later = replace(planned, seeds=seeds + more)
-        radius = critical_value(later, planned) * later.error
-        if abs(estimate) - radius > rope or abs(estimate) + radius <= rope:
+        radius, curve = critical_value(later, planned) * later.error, rope * curve_radius(later, planned)
+        if abs(estimate) - radius > rope + curve or abs(estimate) + radius <= rope - curve:
             return NextLook(cost=price, seeds=more)
     return NextLook(cost=price, seeds=None)
 

@@ -29,7 +29,7 @@ from proxy_eval.experiment import Experiment
 from tests.annotated_run import annotated_run
 from tests.conftest import warc_record
 
-CONTEXT, TOKENS = 32, 2_000
+CONTEXT, TOKENS = 32, 4_000
 TASK = {"premise": "The mill stood still.", "question": "cause", "choice1": "The brook was frozen.",
         "choice2": "The baker was asleep.", "idx": 0, "label": 0}  # fmt: skip
 
@@ -73,7 +73,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def experiment_file(places: dict[str, str], folder: Path, arms: list[dict[str, str]]) -> Path:
     rung = {"size": "1M", "tokens": TOKENS, "seeds": 2, "learning_rates": [1e-3, 5e-4], "context": CONTEXT}
     said: dict[str, Any] = {"name": "tiny", **places, "arms": arms, "rungs": [rung], "pilot": 2}
-    said["bank"] = str(folder / "bank.json")
+    said |= {"bank": str(folder / "bank.json"), "placebos": {"garbage": 0.5}}  # of so few texts, that some are read
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(said))
     return path
@@ -144,7 +144,7 @@ def test_a_small_experiment_runs_to_its_end_and_typed_again_trains_nothing(
     path, out = experiment_file(places, tmp_path, [{"name": "raw", "mask": "all"}]), tmp_path / "out"
     first = typed(path, "--out", out, "--device", "cpu", "--workers", "1", "--quiet", "--json")
     found = json.loads(first.stdout)
-    assert first.exit_code == bool(found["faults"])  # so little text may hold no garbage that is read
+    assert first.exit_code == bool(found["faults"])
     assert found == json.loads((out / "results.json").read_text())
     assert [arm["verdict"] for arm in found["arms"]] == ["UNDECIDED"]  # two seeds see nothing
     assert set(found["arms"][0]["domains"]) == {"mills"} and "copa/bits_per_byte" in found["arms"][0]["tasks"]

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,12 @@ import pytest
 
 from filters.errors import InputError, OutputError
 from infra import calibration
-from infra.calibration import calibration_of, kept_calibration, own_panel, rate_of, sweep
-from infra.calibration_page import calibration_page
+from infra.calibration import own_panel, sweep
 from infra.cli import main
 from infra.local_store import LocalStore
 from infra.options import plain_count
 from infra.pool_files import read_mask
 from infra.proxies import export_model, named, panel_of, train_models
-from infra.scores import Scored
-from infra.training import Model, calibrated_rate
 from proxy_eval.export import load_model
 from proxy_eval.panel import documents, read_panel
 from proxy_eval.pool import read_pool
@@ -138,78 +134,17 @@ def test_a_sweep_plants_shuffled_documents_in_one_arm_and_holds_its_panel_out_of
     assert own_panel(pool) == panel.folder
 
 
-def test_a_calibration_is_what_train_takes_for_its_size_budget_and_pool(tmp_path: Path) -> None:
-    results = [
-        scored(arm, 5e-4, seed, 2.5 + 0.1 * seed - (0.1 + 0.001 * seed) * (arm == "clean"))
-        for arm in ("all", "clean")
-        for seed in (1, 2)
-    ]
-    found = calibration_of(results, size="1M", tokens=20_000, seeds=(1, 2))
-    kept_calibration(LocalStore(tmp_path), found, calibration_page(found))
-    pool = str(tmp_path)
-    assert calibrated_rate(pool, "1M", 20_000, "p") == 5e-4
-    assert calibrated_rate(pool, "1M", 20_000, "of another pool") is None
-    assert calibrated_rate(pool, "1M", 30_000, "p") is None
-    page = (tmp_path / "calibrations" / "1M-20000.html").read_text()
-    assert "vegaEmbed" in page and "0.0005" in page
-
-
 @pytest.mark.full
 def test_calibrate_from_end_to_end(out: str, tmp_path: Path, typed: Callable[..., str]) -> None:
     pool = tmp_path / "pool"
     typed("pool", out, "--out", pool, "--vocabulary", 400, "--workers", 1, "--quiet")
     options = ("--tokens", "30k", "--rate", "1e-3", "--rate", "2e-3", "--seeds", 2, "--workers", 1, "--quiet", "--json")
     found = json.loads(typed("calibrate", pool, *options))
+    assert found["schedule"] == "wsd"
     assert [one["learning_rate"] for one in found["rates"]] == [1e-3, 2e-3]
     assert all(len(one["all"]) == len(one["clean"]) == 2 for one in found["rates"])
     chosen = (pool / "calibrations" / "1M-30000.json").is_file()
     assert chosen == (found["learning_rate"] is not None) and (pool / "calibrations" / "1M-30000.html").is_file()
-
-
-def scored(arm: str, rate: float, seed: int, bits: float | None) -> Scored:
-    said = {"arm": arm, "learning_rate": rate, "seed": seed, "sources": [{"pool_sha256": "p"}]}
-    return Scored(model=Model(label="m", said=said), said={"panel": {"macro": bits, "sha256": "s"}})
-
-
-def test_the_rate_of_the_clearest_effect_is_chosen_and_not_that_of_the_smallest_loss() -> None:
-    """The figures of the sweep that chose the tiny rung's rate: noisy at 4e-3 with the better loss, clear at 1e-3."""
-    noisy, clear = (0.119, -0.076, -0.089), (-0.038, -0.033, -0.044)
-    results = [
-        scored(arm, rate, seed, bits + (effect if arm == "clean" else 0.0))
-        for rate, bits, effects in ((4e-3, 2.565, noisy), (1e-3, 2.620, clear))
-        for seed, effect in enumerate(effects)
-        for arm in ("all", "clean")
-    ]
-    found = calibration_of(results, size="1M", tokens=1_000_000, seeds=range(3))
-    assert found.learning_rate == 1e-3
-    low = found.rates[0]
-    assert low.effect == pytest.approx(-0.0383, abs=1e-4) and low.snr is not None and low.snr > 10
-    page = calibration_page(found)
-    assert "0.0032" in page and page.count('class="chart"') == 2
-
-
-@pytest.mark.parametrize("effects", [(0.01, 0.011, 0.012), (-0.01, 0.004, -0.02)])
-def test_a_sweep_that_tells_nothing_chooses_no_rate_and_takes_back_what_was_chosen(
-    tmp_path: Path, effects: tuple[float, ...]
-) -> None:
-    results = [
-        scored(arm, 1e-3, seed, 2.5 + effect * (arm == "clean"))
-        for arm in ("all", "clean")
-        for seed, effect in enumerate(effects)
-    ]
-    found = calibration_of(results, size="1M", tokens=1000, seeds=range(3))
-    assert found.learning_rate is None and found.rates[0].effect == pytest.approx(np.mean(effects))
-    store = LocalStore(tmp_path)
-    kept_calibration(store, replace(found, learning_rate=1e-3), "")
-    assert calibrated_rate(str(tmp_path), "1M", 1000, "p") == 1e-3
-    kept_calibration(store, found, page := calibration_page(found))
-    assert calibrated_rate(str(tmp_path), "1M", 1000, "p") is None and "No rate is chosen" in page
-
-
-def test_a_model_that_stopped_is_left_out_of_its_rate() -> None:
-    found = rate_of(1e-3, [2.5, None, 2.6, 2.7], [2.4, 2.4, 2.5, None])
-    assert found.effect == pytest.approx(-0.1) and found.standard_error == pytest.approx(0.0, abs=1e-12)
-    assert rate_of(1e-3, [2.5, None], [2.4, 2.4]).snr is None
 
 
 @pytest.mark.parametrize(("said", "count"), [("20M", 20_000_000), ("1.5B", 1_500_000_000), ("5_000", 5000)])

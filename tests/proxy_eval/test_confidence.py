@@ -7,17 +7,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy import integrate, special, stats
 
-from filters.errors import InputError
 from proxy_eval.confidence import (
     best_share,
-    bootstrap,
     critical,
     equivalence,
     false_discovery_rates,
     fixed_interval,
+    item_draws,
     item_error,
     p_values,
+    percentiles,
     planned_mixture,
+    seed_draws,
     sequence,
     shrunk,
     wider,
@@ -160,30 +161,60 @@ def test_shrinkage_leaves_what_it_knows_nothing_of() -> None:
     assert shrunk(np.array([5.0, 5.0, 5.0, 5.0]), np.ones(4)) == pytest.approx([5, 5, 5, 5])
 
 
+def drawn(
+    scores: Floats, group: NDArray[np.int64] | None = None, *, control: int = 0, draws: int = 4000
+) -> tuple[Floats, Interval]:
+    """Draws and 95 % interval of the mean over runs, less that of the last `control` runs."""
+    generator = np.random.default_rng(1)
+    runs = scores.shape[1]
+    weights = seed_draws(runs - control, generator, draws)
+    if control:
+        weights = np.hstack([weights, -seed_draws(control, generator, draws)])
+    found = item_draws(scores, weights, group, generator)
+    return found, percentiles(found, 0.05)
+
+
+def half(interval: Interval) -> Floats:
+    return (interval.high - interval.low) / 2
+
+
 def test_the_bootstrap_has_the_standard_error_of_seeds_and_items() -> None:
     generator = np.random.default_rng(7)
     seeds, items = 10, 400
     task = 0.3 * generator.standard_normal((seeds, 1)) + generator.standard_normal((1, items))
-    found = bootstrap([task], [None], level=0.05, draws=4000, seed=1)
+    draws, found = drawn(np.stack([task, 2 * task]))
     error = np.sqrt(task.mean(axis=1).var() / seeds + task.mean(axis=0).var() / items)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
-    assert found.low < found.estimate < found.high and found.estimate == pytest.approx(task.mean())
-    assert found == bootstrap([task], [None], level=0.05, draws=4000, seed=1)
+    assert half(found) == pytest.approx([1.96 * error, 3.92 * error], rel=0.1)
+    assert (found.low < found.estimate).all() and (found.estimate < found.high).all()
+    assert draws.mean(axis=1) == pytest.approx([task.mean(), 2 * task.mean()], abs=error / 10)
+    assert (drawn(np.stack([task, 2 * task]))[0] == draws).all()
+
+
+def test_what_is_hard_for_all_runs_cancels_in_a_difference() -> None:
+    """Three runs of an arm and five of its control, which need not share seeds: the items are the same."""
+    generator = np.random.default_rng(9)
+    noise = 0.1 * generator.standard_normal((1, 8, 300))
+    hard = 50 * generator.standard_normal(300)
+    alike, without = (drawn(noise + each, control=5)[1] for each in (hard, 0.0))
+    assert half(alike) == pytest.approx(half(without), rel=0.01)
+    assert half(drawn(noise + hard)[1]) > 50 * half(alike)
 
 
 def test_items_of_a_group_are_drawn_together() -> None:
     generator = np.random.default_rng(8)
-    group = np.repeat(np.arange(20), 30)
-    task = generator.standard_normal(20)[group][None].repeat(2, axis=0)
-    alone, together = (bootstrap([task], [each], level=0.05, seed=1) for each in (None, group))
-    assert (together.high - together.low) > 3 * (alone.high - alone.low)
+    group = generator.permutation(np.repeat(np.arange(20), 30))
+    task = generator.standard_normal(20)[group][None, None].repeat(2, axis=1)
+    alone, together = (drawn(task, each)[1] for each in (None, group))
+    assert half(together) > 3 * half(alone)
+    assert half(together) == pytest.approx(1.96 * task[0, 0].std() / np.sqrt(20), rel=0.15)
 
 
-def test_every_task_counts_alike() -> None:
-    tasks = [np.ones((2, 1000)), np.zeros((2, 10))]
-    assert bootstrap(tasks, [None, None], level=0.05, draws=50, seed=1).estimate == 0.5
-    with pytest.raises(InputError, match="same seeds"):
-        bootstrap([np.ones((2, 3)), np.ones((3, 3))], [None, None], level=0.05, seed=1)
+def test_an_item_that_lacks_a_metric_is_none_of_it() -> None:
+    task = np.arange(2.0 * 40).reshape(1, 2, 40)
+    lacking = np.concatenate([task, np.full((1, 2, 40), np.nan)], axis=2)
+    assert drawn(np.concatenate([lacking, lacking]))[1].low == pytest.approx(drawn(task)[1].low[0], rel=0.2)
+    nobody = drawn(np.full((1, 2, 5), np.nan))[0]
+    assert np.isnan(nobody).all()
 
 
 def test_the_wider_of_two_intervals_holds_both() -> None:

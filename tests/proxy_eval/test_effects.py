@@ -175,6 +175,18 @@ def test_doublings_are_spelled_as_shares_of_tokens() -> None:
     assert spelled(float(np.log2(1.091))) == "+9.1 %" and spelled(NAN) == "?"
 
 
+@pytest.mark.parametrize(
+    ("ratio", "percent"),
+    [(5, 15.7), (8, 8.9), (104, 0.7), (14, 5.2), (17, 4.2), (159, 0.4), (11, 6.8), (24, 3.0), (132, 0.5)],
+)
+def test_the_published_noise_of_runs_is_worth_what_was_published_in_tokens(ratio: float, percent: float) -> None:
+    """OLMo-ladder runs of 190M, 370M and 1B (accuracy, gold answers, text panel): the signal is that of twice the
+    tokens, so noise is worth 1 / SNR doublings. Both are printed rounded.
+    """
+    low, high = (100 * float(share_of_tokens(array(1 / (ratio + off)))[0]) for off in (0.5, -0.5))
+    assert low - 0.05 <= percent <= high + 0.05
+
+
 def test_signal_to_noise_and_decision_accuracy() -> None:
     assert signal_to_noise(array(1.0, 3.0, 2.0), array(0.5)) == 4
     assert decision_accuracy(array(1, 2, 3), array(10, 30, 20)) == pytest.approx(2 / 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +59,7 @@ def test_masks_are_the_same_whatever_the_order_of_their_terms() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("rungs:", "rnugs:", "e.yaml:9: unknown key 'rnugs' in the recipe; did you mean 'rungs'?"),
+        ("rungs:", "rnugs:", "e.yaml:9: unknown key 'rnugs' in the experiment; did you mean 'rungs'?"),
         ("size: 1M", "size: 2M", "e.yaml:10: rungs.1.size"),
         ("size: 1M", "sise: 1M", "unknown key 'sise' in rungs.1; did you mean 'size'?"),
         ("tokens: 1.5M", "tokens: many", "e.yaml:10: rungs.1.tokens"),
@@ -73,6 +75,9 @@ def test_masks_are_the_same_whatever_the_order_of_their_terms() -> None:
         ("pool: pool", "room: 2\npool: pool", "room for 2 arms, and here are 3"),
         ("pool: pool", "rope: 1.5\npool: pool", "e.yaml:2: rope"),
         ("pool: pool", "pool: 3", "e.yaml:2: pool"),
+        ("seeds: 4", "seeds: 1", "`seeds` is at least 2: one seed tells nothing"),
+        (TEXT, "", "e.yaml: empty; an experiment has at least `name`, `pool`, `panel`, `arms` and `rungs`."),
+        (TEXT, "x" * (2 << 20), "an experiment has at most"),
     ],
 )
 def test_what_cannot_be_is_named_with_its_line(old: str, new: str, expected: str) -> None:
@@ -95,3 +100,20 @@ def test_its_json_schema_says_that_counts_may_be_words() -> None:
     schema = Experiment.model_json_schema()
     assert schema["$defs"]["Rung"]["properties"]["tokens"]["type"] == ["integer", "string"]
     assert schema["additionalProperties"] is False
+
+
+def fields_of(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    parts = {"Experiment": schema, **schema["$defs"]}
+    return {f"{part}.{name}": field for part, said in parts.items() for name, field in said["properties"].items()}
+
+
+def test_its_json_schema_describes_every_field() -> None:
+    assert [
+        name for name, field in fields_of(Experiment.model_json_schema()).items() if "description" not in field
+    ] == []
+
+
+def test_the_published_json_schema_is_that_of_the_code() -> None:
+    """`gristmill ablate --schema > docs/experiment.schema.json` makes it anew."""
+    stored = Path(__file__).parents[2] / "docs" / "experiment.schema.json"
+    assert json.loads(stored.read_text(encoding="utf-8")) == Experiment.model_json_schema()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from filters.errors import InputError
-from proxy_eval.effects import paired_effects, unpaired_effects
-from proxy_eval.noise_bank import Variance, moderated
+from proxy_eval.effects import gains, paired_effects, unpaired_effects
+from proxy_eval.noise_bank import Variance, moderated, pooled
 from proxy_eval.planner import (
     CONTROL_TOKENS,
     MOST_SEEDS,
@@ -19,6 +19,8 @@ from proxy_eval.planner import (
     cheapest,
     cost,
     critical_value,
+    curve_mixture,
+    curve_radius,
     neutral_power,
     next_look,
     power,
@@ -48,6 +50,41 @@ def test_a_plan_counts_the_degrees_of_freedom_that_the_experiment_will_have(rung
     unit = Variance(value=np.asarray(1.0), df=rung.noise.df)
     assert moderated(effects.own, effects.others, unit, size=0.0).df == pytest.approx(np.full(8, design.df))
     assert effects.unscaled == pytest.approx(np.full(8, design.unscaled))
+
+
+@pytest.mark.parametrize("rung", [SMALL, PAIRS])
+def test_a_plan_counts_the_degrees_of_freedom_that_the_controls_curve_will_have(rung: Rung) -> None:
+    design = replace(PLAN, rung=rung)
+    generator = np.random.default_rng(0)
+    values, control = generator.standard_normal((8, 5)), generator.standard_normal(design.control_seeds)
+    effects = (paired_effects if design.shared else unpaired_effects)(values, control)
+    everyone = pooled(effects.own, effects.others)
+    halves = gains(
+        generator.standard_normal((3, design.control_seeds)),
+        Variance(value=everyone.value[..., :1], df=everyone.df[..., :1]),
+    )
+    assert moderated(halves.own, halves.others).df == pytest.approx(np.full(2, design.curve_df))
+
+
+def radius(design: Design) -> float:
+    return curve_radius(design, design)
+
+
+def test_a_vague_curve_takes_power_and_one_that_bounds_nothing_all_of_it() -> None:
+    few = replace(PLAN, rung=PAIRS, arms=2, seeds=2)
+    assert radius(replace(few, seeds=5)) < radius(few)
+    assert power(replace(few, curve_level=1e-9), 0.5) < power(few, 0.5)
+    alone = replace(few, arms=1, seeds=1)
+    assert math.isinf(radius(alone)) and power(alone, 0.5) == 0
+    assert neutral_power(replace(PLAN, rope=0.08, curve_level=1e-9)) < neutral_power(replace(PLAN, rope=0.08))
+
+
+def test_room_for_arms_fixes_the_intervals_and_only_arms_that_run_cost_and_tell() -> None:
+    whole, part = replace(PLAN, arms=12), replace(PLAN, arms=4, room=8)
+    assert (whole.mixture, whole.control_seeds) == (part.mixture, part.control_seeds)
+    assert curve_mixture(whole, 0.0005) == curve_mixture(part, 0.0005)
+    assert part.df < whole.df and power(part, 0.06) < power(whole, 0.06)
+    assert cost(part).runs == 4 * 5 + part.control_seeds
 
 
 def test_power_rises_with_effect_seeds_and_level_and_falls_with_arms() -> None:
@@ -95,13 +132,13 @@ def test_the_cheapest_design_reaches_the_power_with_the_fewest_seeds() -> None:
     plans = [replace(PLAN, rung=rung) for rung in (SMALL, large)]
     for effect in (0.1, 0.02):
         best = cheapest(plans, effect)
+        assert best is not None
         assert power(best, effect) >= 0.8
         if best.seeds > 2:
             assert power(replace(best, seeds=best.seeds - 1), effect) < 0.8
-    assert cheapest(plans, 0.1).rung == SMALL
-    assert cheapest(plans, 0.013).rung == large
-    with pytest.raises(InputError, match="larger effect"):
-        cheapest(plans, 0.0101)
+    rungs = [None if best is None else best.rung for best in (cheapest(plans, effect) for effect in (0.1, 0.013))]
+    assert rungs == [SMALL, large]
+    assert cheapest(plans, 0.0101) is None
 
 
 def test_the_next_look_names_the_seeds_that_would_decide() -> None:
@@ -109,7 +146,7 @@ def test_the_next_look_names_the_seeds_that_would_decide() -> None:
     assert look.seeds is not None and 1 <= look.seeds <= MOST_SEEDS
     later = replace(PLAN, seeds=5 + look.seeds)
     radius = critical_value(later, PLAN) * later.error
-    assert 0.04 - radius > math.log2(1.01)
+    assert 0.04 - radius > math.log2(1.01) * (1 + curve_radius(later, PLAN))
     assert look.cost.tokens == pytest.approx((1 + 2 * CONTROL_TOKENS) * 1e6)
     assert next_look(PLAN, 5, math.log2(1.01)).seeds is None
     assert next_look(replace(PLAN, rope=0.1), 5, 0.0).seeds is not None
