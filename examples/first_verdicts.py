@@ -113,14 +113,14 @@ def write(folder: Path, name: str, texts: Sequence[str]) -> None:
 
 def experiment(out: Path, *, size: str, tokens: int, seeds: int) -> None:
     """Write `experiment.yaml`: noise from the calibration, the gain by twice the tokens from one model's two ends, and
-    a ROPE that is what two standard errors of an arm's effect come to, or 1 %.
+    a ROPE of one standard error of a paired difference, or 1 %. One learning rate: with two it takes twice as long.
     """
     swept = read(out / "calibration.json")
     found = next(rate for rate in swept["rates"] if rate["learning_rate"] == swept["learning_rate"])
     less, more = sorted(read(out / "gain.json"), key=lambda one: int(one["model"].split("-")[2]))
     gain = less["panel"]["macro"] - more["panel"]["macro"]
-    error = math.sqrt(2 / seeds) * found["spread"]
-    rope = max(0.01, 2 ** (2 * error / gain) - 1)
+    error = found["standard_error"] * math.sqrt(len(swept["seeds"]) / seeds)
+    rope = max(0.01, 2 ** (error / gain) - 1)
     said = {
         "name": "first-verdicts",
         "says": "Does each rule that removes planted garbage come out KEEP, and one that removes good texts REJECT?",
@@ -135,6 +135,7 @@ def experiment(out: Path, *, size: str, tokens: int, seeds: int) -> None:
                 "size": size,
                 "tokens": tokens,
                 "seeds": seeds,
+                "learning_rates": [swept["learning_rate"]],
                 "expected": {"noise": round(found["spread"], 6), "gain": round(gain, 4)},
             }
         ],

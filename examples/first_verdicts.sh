@@ -9,7 +9,7 @@
 # languages) and benchmarks/ (cloze tasks). What an earlier call has done in OUT is not done again.
 set -eu
 data=$1 out=$2
-SIZE=${SIZE:-1M} TOKENS=${TOKENS:-1M} HALF=${HALF:-500k} SEEDS=${SEEDS:-4} RATES=${RATES:-1e-3}
+SIZE=${SIZE:-1M} TOKENS=${TOKENS:-1M} HALF=${HALF:-500k} SEEDS=${SEEDS:-6} RATES=${RATES:-1e-3}
 here=$(dirname "$0") python=${PYTHON:-python} gristmill=${GRISTMILL:-gristmill}
 
 mkdir -p "$out"

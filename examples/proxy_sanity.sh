@@ -23,7 +23,7 @@ test -d "$out/panel" || "$gristmill" panel build "$out/texts/held" --out "$out/p
 
 # 3. A tenth of the documents shuffled, against the same without them, by learning rate and seed.
 calibrate() {
-    "$gristmill" calibrate "$out/pool" --size 1M --tokens "$TOKENS" --seeds "$SEEDS" --panel "$out/panel" \
+    "$gristmill" calibrate "$out/pool" --size 1M --tokens "$TOKENS" --schedule cosine --seeds "$SEEDS" --panel "$out/panel" \
         $(for rate in $RATES; do printf -- '--rate %s ' "$rate"; done) "$@"
 }
 calibrate
