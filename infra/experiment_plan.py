@@ -230,7 +230,7 @@ def planned_rung(
     last = number == len(experiment.rungs) - 1
     rates = (*first, *([SECOND_RATE * first[0]] if last and not rung.learning_rates else []))
     key = f"{rung.size} {rung.tokens} {rates[0]:g} {training.shape.context} {training.shape.vocabulary}"
-    known, sources = expectations(experiment, number, bank, key, metric)
+    known, sources = expectations(experiment, number, bank, key, metric, swept(calibration, rates[0], metric))
     fast, judged = rung.expected.tokens_per_second or speed(training), sum(arm.kind == "arm" for arm in arms)
     design = Design(
         rung=Rung(
@@ -271,18 +271,38 @@ def calibration_of(pool: str, size: str, tokens: int, sha256: str) -> Mapping[st
     return found if found["pool_sha256"] == sha256 and found.get("schedule", "cosine") == "wsd" else None
 
 
+def swept(calibration: Mapping[str, Any] | None, rate: float, metric: str) -> tuple[float, float] | None:
+    """The variance of a run and the correlation of runs of one seed, by a calibration at this rate and on the metric's
+    panel; None where there is none such, or fewer than two pairs.
+    """
+    if calibration is None or metric != f"panel {calibration['panel_sha256'][:12]}":
+        return None
+    found = [[one["all"], one["clean"]] for one in calibration["rates"] if one["learning_rate"] == rate]
+    pairs = np.array(found[0] if found else [(), ()], np.float64)
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < 2:
+        return None
+    run = float(pairs.var(axis=1, ddof=1).mean())
+    return run, 1 - float((pairs[0] - pairs[1]).var(ddof=1)) / (2 * run)
+
+
 def expectations(
-    experiment: Experiment, number: int, bank: Bank, key: str, metric: str
+    experiment: Experiment, number: int, bank: Bank, key: str, metric: str, calibrated: tuple[float, float] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Noise, gain and rho that a rung is planned with, and where each is from: the file, the noise bank, or a guess."""
+    """Noise, gain and rho that a rung is planned with, and where each is from: the file, the noise bank, what was
+    `calibrated` (variance and rho), or a guess.
+    """
     said = experiment.rungs[number].expected
     runs, pairs = (prior(bank, key, metric, kind, campaign=experiment.name) for kind in ("run", "pair"))
     sources = dict.fromkeys(("noise", "gain", "rho"), "guessed")
-    noise, rho = Variance(value=np.asarray(GUESSED_NOISE**2), df=np.zeros(())), GUESSED_RHO
+    variance, rho = (GUESSED_NOISE**2, GUESSED_RHO) if calibrated is None else calibrated
+    if calibrated is not None:
+        sources |= dict.fromkeys(("noise", "rho"), "calibration")
+    noise = Variance(value=np.asarray(variance), df=np.zeros(()))
     if float(runs.df) > 0:
         noise, sources["noise"] = runs, "noise bank"
     if float(runs.df) > 0 and float(pairs.df) > 0:
-        rho = float(np.clip(1 - float(pairs.value) / (2 * float(runs.value)), -0.9, 0.99))
+        rho = 1 - float(pairs.value) / (2 * float(runs.value))
         sources["rho"] = "noise bank"
     if said.noise is not None:
         noise, sources["noise"] = Variance(value=np.asarray(said.noise**2), df=noise.df), "the file"
@@ -290,7 +310,7 @@ def expectations(
         rho, sources["rho"] = said.rho, "the file"
     if said.gain is not None:
         sources["gain"] = "the file"
-    return {"noise": noise, "gain": said.gain or GUESSED_GAIN, "rho": rho}, sources
+    return {"noise": noise, "gain": said.gain or GUESSED_GAIN, "rho": float(np.clip(rho, -0.9, 0.99))}, sources
 
 
 def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:

@@ -44,6 +44,7 @@ def killed_and_run_again(crawl: Path, out: str, counts: Path, name: str, at: int
     assert json.loads(again.stdout)["tasks_done_now"] == 12 - done_before, said
 
 
+@pytest.mark.parametrize("out", ["disk", pytest.param("s3", marks=pytest.mark.full)], indirect=True)
 @pytest.mark.parametrize(("name", "at"), FEW)
 def test_a_run_that_was_killed_is_ended_by_the_same_command(
     small_crawl: Path, tmp_path: Path, out: str, expected: str, name: str, at: int

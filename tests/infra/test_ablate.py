@@ -259,13 +259,19 @@ def test_a_rung_is_calibrated_for_its_pool_or_refused(pool: Pool, tmp_path: Path
         check_calibrated(plan)
     path = pool.folder / calibration_name("1M", TOKENS)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"pool_sha256": pool.sha256, "learning_rate": 4e-4, "schedule": "wsd"}))
+    said = {"pool_sha256": pool.sha256, "panel_sha256": plan.panel_sha256, "learning_rate": 4e-4, "schedule": "wsd"}
+    runs = {"all": [3.0, 3.1, 3.2, None], "clean": [2.8, 2.9, 3.06, 2.0]}
+    path.write_text(json.dumps({**said, "rates": [{"learning_rate": 4e-4, **runs}]}))
     try:
         plan = planned(experiment(pool, tmp_path, rungs=rungs), pool)
     finally:
         path.unlink()
     check_calibrated(plan)
-    assert plan.rungs[0].rates == (4e-4, 1e-4)
+    (rung,) = plan.rungs
+    assert rung.rates == (4e-4, 1e-4)
+    assert rung.sources == {"noise": "calibration", "rho": "calibration", "gain": "guessed"}
+    assert float(rung.design.rung.noise.value) == pytest.approx((0.0100 + 0.0172) / 2)
+    assert rung.design.rung.rho == pytest.approx(1 - 0.0012 / (0.0100 + 0.0172))
 
 
 def test_rules_of_known_worth_get_their_verdicts_and_decided_arms_stop(

@@ -67,9 +67,8 @@ def gated() -> Recipe:
     return Recipe.model_validate(said)
 
 
-@pytest.mark.parametrize(
-    "recipe", [pytest.param(RESILIPARSE, id="plain"), pytest.param(gated(), id="gated", marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", [pytest.param(RESILIPARSE, id="plain"), pytest.param(gated(), id="gated")])
 def test_fast_and_annotate_mode_keep_the_same_documents_for_the_same_reasons(
     recipe: Recipe, crawl: Path, tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def python_without(distribution: str, folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
+@pytest.mark.full
 @pytest.mark.ray
 def test_a_node_without_a_package_is_named_before_the_first_task(
     ray_cluster: Cluster,  # noqa: F811

@@ -94,6 +94,7 @@ def test_a_store_that_fails_now_and_then_gets_the_same_bytes(
     assert sum(proxy.made.values()) > 5, str(proxy)
 
 
+@pytest.mark.full
 def test_a_run_that_is_told_to_end_does_so_and_lets_the_store_go(small_crawl: Path, bucket: str) -> None:
     store = open_store(f"{bucket}/out")
     options = ["--out", store.url, "--runner", "inprocess", "--task-size", "3000"]

@@ -98,7 +98,8 @@ def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
     assert verify(read_run(open_store(folder / "out"))) > 0
 
 
-@pytest.mark.parametrize("seed", [1, full(2), full(3)])
+@pytest.mark.full
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_run_whose_worker_is_killed_ends_with_the_same_bytes(small_crawl: Path, tmp_path: Path, seed: int) -> None:
     killed_under_it(small_crawl, tmp_path, seed)
 
@@ -123,6 +124,7 @@ def leftovers(marker: str) -> list[str]:
     return found
 
 
+@pytest.mark.full
 def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(small_crawl: Path, tmp_path: Path) -> None:
     expected = undisturbed(small_crawl, tmp_path / "whole")
     marker = str(tmp_path)
@@ -161,6 +163,7 @@ def test_the_folder_of_a_driver_that_was_killed_is_removed_by_the_next(small_cra
     assert not [folder for folder in left if folder.exists()]
 
 
+@pytest.mark.full
 def test_ray_starts_with_a_token_in_a_process_that_had_imported_it_before() -> None:
     code = "import ray; from infra.ray_runner import OnRay; OnRay(1).__enter__().__exit__(None, None, None)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
