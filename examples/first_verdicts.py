@@ -112,7 +112,7 @@ def write(folder: Path, name: str, texts: Sequence[str]) -> None:
 
 
 def experiment(out: Path, *, size: str, tokens: int, seeds: int) -> None:
-    """Write `experiment.yaml`: the gain by twice the tokens is that of one model's two ends, the ROPE is one standard error
+    """Write `experiment.yaml`: the gain by twice the tokens is that of one model's two ends, the ROPE one standard error
     of a paired difference, or 1 %. One learning rate: with two it takes twice as long.
     """
     swept = read(out / "calibration.json")
