@@ -112,10 +112,14 @@ def write(folder: Path, name: str, texts: Sequence[str]) -> None:
 
 
 def experiment(out: Path, *, size: str, tokens: int, seeds: int) -> None:
-    """Write `experiment.yaml`: the gain by twice the tokens is that of one model's two ends, the ROPE one standard error
-    of a paired difference, or 1 %. One learning rate: with two it takes twice as long.
+    """Write `experiment.yaml`: the gain by twice the tokens is that of one model's two ends, the ROPE one standard
+    error of a paired difference, or 1 %. One learning rate: with two it takes twice as long.
     """
     swept = read(out / "calibration.json")
+    if swept["learning_rate"] is None:
+        sys.exit(
+            "the sweep chose no learning rate (calibration.json says why): set RATES to others, or take more TOKENS"
+        )
     found = next(rate for rate in swept["rates"] if rate["learning_rate"] == swept["learning_rate"])
     less, more = sorted(read(out / "gain.json"), key=lambda one: int(one["model"].split("-")[2]))
     gain = less["panel"]["macro"] - more["panel"]["macro"]
@@ -160,11 +164,16 @@ def report(out: Path) -> bool:
         print(f"{name:20}{verdict:11}wanted {wanted[name]}")
     rung = results["rungs"][-1]
     same = next(arm for arm in results["placebos"] if arm["name"] == "same")
-    runs = [run["metric"] for run in same["runs"] if run["learning_rate"] == rung["learning_rates"][0]]
-    print(
-        f"rho {rung['fixed']['rho']:.2f}; A/A spread {statistics.stdev(runs):.4f} bits per byte over {len(runs)} seeds"
-    )
+    print(f"rho {rung['fixed']['rho']:.2f}; {spread(same['runs'], rung['learning_rates'][0])}")
     return found == wanted and placebos["random"] not in ("KEEP", "REJECT") and not results["faults"]
+
+
+def spread(runs: Sequence[Any], rate: float) -> str:
+    """How far the A/A placebo's runs at a learning rate lie apart, and how many of them stopped."""
+    found = [run["metric"] for run in runs if run["learning_rate"] == rate]
+    whole = [bits for bits in found if bits is not None]
+    said = f"A/A spread {statistics.stdev(whole):.4f} bits per byte over " if len(whole) > 1 else "no A/A spread: "
+    return f"{said}{len(whole)} seeds" + (f", {len(found) - len(whole)} diverged" if len(whole) < len(found) else "")
 
 
 if __name__ == "__main__":

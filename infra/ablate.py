@@ -87,7 +87,8 @@ class RungState:
     measured: dict[Run, Measured] = field(default_factory=dict)
     looks: int = 0
     intervals: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # estimate, low, high by arm
-    second: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # at the other learning rate
+    second: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # at the other rate, when last doubted
+    withheld: dict[str, Reason] = field(default_factory=dict)  # by arm, of the last look at it; INTERVAL: by nothing
     decided: dict[str, tuple[Finding, int]] = field(default_factory=dict)  # with the look that did
     placebos: tuple[Placebo, ...] = ()
     faults: tuple[str, ...] = ()
@@ -122,6 +123,7 @@ def ablate(
     another experiment.
     """
     check_same(store, plan)
+    plan = as_promised(plan, store)
     state = State(plan=plan, store=store)
     active = [arm.name for arm in plan.of_kind("arm")]
     for rung in plan.rungs:
@@ -171,13 +173,35 @@ def check_same(store: Store, plan: Plan) -> None:
 
 def as_begun(experiment: Experiment, store: Store) -> Experiment:
     """The experiment with what was left to its first plan and is in force since: the share that is removed at random,
-    which arms that were added would move.
+    which arms that were added would move, and learning rates, which another calibration would.
     """
     found = kept(store, "experiment")
-    if found is None or experiment.placebos.random is not None:
+    if found is None:
         return experiment
-    placebos = experiment.placebos.model_copy(update={"random": found["random"]})
-    return experiment.model_copy(update={"placebos": placebos})
+    if experiment.placebos.random is None:
+        placebos = experiment.placebos.model_copy(update={"random": found["random"]})
+        experiment = experiment.model_copy(update={"placebos": placebos})
+    return with_rates(experiment, [rates for _, _, rates, _ in found["rungs"]])
+
+
+def with_rates(experiment: Experiment, rates: Sequence[Sequence[float]]) -> Experiment:
+    """The experiment with these learning rates at the rungs that name none; as it is where it has other rungs."""
+    if len(rates) != len(experiment.rungs):
+        return experiment
+    rungs = [
+        rung if rung.learning_rates else rung.model_copy(update={"learning_rates": list(each)})
+        for rung, each in zip(experiment.rungs, rates, strict=True)
+    ]
+    return experiment.model_copy(update={"rungs": rungs})
+
+
+def as_promised(plan: Plan, store: Store) -> Plan:
+    """The plan with its learning rates named, so that its results say all that makes them again, and with the
+    calibrations that were there when it began.
+    """
+    found = held(store, "calibrations", {"rungs": [rung.calibration for rung in plan.rungs]})["rungs"]
+    rungs = tuple(replace(rung, calibration=one) for rung, one in zip(plan.rungs, found, strict=True))
+    return replace(plan, experiment=with_rates(plan.experiment, [rung.rates for rung in rungs]), rungs=rungs)
 
 
 def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Mapping[str, Variance]) -> RungState:
@@ -217,9 +241,9 @@ def last_rung(state: State, arm: ArmPlan) -> RungState | None:
 def compared(state: RungState, arm: ArmPlan) -> dict[int, Measured]:
     """An arm's runs by seed, of those that the looks so far compare, at the learning rate that sets verdicts."""
     rung, rate, control = state.plan.number, state.plan.rates[0], arm.kind == "control"
-    seeds = control_seeds(state) if control else arm_seeds(arm, state.looks)
     found = {
-        seed: state.measured.get(Run(rung=rung, arm=arm.name, rate=rate, seed=seed, ends=control)) for seed in seeds
+        seed: state.measured.get(Run(rung=rung, arm=arm.name, rate=rate, seed=seed, ends=control))
+        for seed in seeds_of(state, arm)
     }
     return {seed: one for seed, one in found.items() if one is not None}
 
@@ -244,6 +268,11 @@ def control_seeds(state: RungState) -> list[int]:
     return [first + at for at in range(1, count + 1)]
 
 
+def seeds_of(state: RungState, arm: ArmPlan) -> list[int]:
+    """The seeds of an arm, or of the control, that are compared at this look, as far as it has run."""
+    return control_seeds(state) if arm.kind == "control" else arm_seeds(arm, state.looks)
+
+
 def arm_seeds(arm: ArmPlan, looks: int) -> list[int]:
     """An arm's seeds after so many looks."""
     first = SAME_SEEDS if arm.kind == "same" else 0
@@ -255,14 +284,19 @@ def needed(plan: Plan, state: RungState, going: Sequence[str]) -> list[Run]:
     matched to.
     """
     rung, rate = state.plan.number, state.plan.rates[0]
-    tokens = state.plan.said.tokens
-    arms = [plan.arm(name) for name in going]
-    matched = [one for one in plan.of_kind("matched") if one.of in going and plan.arm(str(one.of)).epochs(tokens) > 1]
-    every = [*arms, *matched, *plan.of_kind("same", "random", "garbage")]
+    every = [*(plan.arm(name) for name in going), *beside_arms(plan, state.plan, going)]
     own = [Run(rung=rung, arm=CONTROL, rate=rate, seed=seed, ends=True) for seed in control_seeds(state)]
     return own + [
         Run(rung=rung, arm=arm.name, rate=rate, seed=seed) for arm in every for seed in arm_seeds(arm, state.looks)
     ]
+
+
+def beside_arms(plan: Plan, rung: RungPlan, going: Sequence[str]) -> list[ArmPlan]:
+    """What runs at every look beside these arms: what those that come round again are matched to, and the placebos."""
+    matched = [
+        one for one in plan.of_kind("matched") if one.of in going and plan.arm(str(one.of)).epochs(rung.said.tokens) > 1
+    ]
+    return [*matched, *plan.of_kind("same", "random", "garbage")]
 
 
 def table_of(plan: Plan, state: RungState, metric: str, rate: float) -> Table:
@@ -320,11 +354,14 @@ def look(state: State, now: RungState, measure: Measure, going: Sequence[str]) -
         take(now, measure, second_runs(now, doubted))
         other = table_of(plan, now, experiment.metric, now.plan.rates[1])
         second = arm_intervals(other, now.design, experiment.budget, now.fixed)
-        now.second = {name: bounds for name, bounds in by_name(other, second).items() if not math.isnan(bounds[0])}
+        seen = {name: bounds for name, bounds in by_name(other, second).items() if not math.isnan(bounds[0])}
+        now.second |= {name: bounds for name, bounds in seen.items() if name in doubted}
     stands, reasons = settled(codes, rope=rope, gold=gold_of(plan, now), second=second, earlier=earlier(state, table))
     for at, name in enumerate(table.names):
-        if name in going and not now.faults:
-            decide(plan, now, state.store, name, Verdict(int(stands[at])), Reason(int(reasons[at])))
+        if name in going:
+            now.withheld[name] = Reason(int(reasons[at]))
+            if not now.faults:
+                decide(plan, now, state.store, name, Verdict(int(stands[at])), now.withheld[name])
 
 
 def by_name(table: Table, found: Interval) -> dict[str, tuple[float, float, float]]:
@@ -358,7 +395,8 @@ def earlier(state: State, table: Table) -> NDArray[np.int8] | None:
 
 
 def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict, reason: Reason) -> None:
-    """Note what is said of an arm at this look: a verdict for good, UNDECIDED at the last look with its price.
+    """Note what is said of an arm at this look: a verdict for good; UNDECIDED at the last look, with the price of more
+    where it is the interval that is too wide, which more seeds mend.
 
     A verdict of an earlier command stands, whatever arms were added since, and comes at the look at which it came.
     """
@@ -376,7 +414,10 @@ def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict
         held(store, place, said | {"estimate": estimate, "low": low, "high": high})
         now.decided[name] = (finding, now.looks)
     elif now.looks == now.plan.said.seeds:
-        now.decided[name] = (replace(finding, next_look=next_look(now.design, now.looks, estimate)), now.looks)
+        wide = reason == Reason.INTERVAL and math.isfinite(estimate)
+        beside = len(beside_arms(plan, now.plan, [name]))
+        price = next_look(now.design, now.looks, estimate, beside=beside) if wide else None
+        now.decided[name] = (replace(finding, next_look=price), now.looks)
 
 
 def placebos(plan: Plan, now: RungState, codes: Mapping[str, int]) -> Iterable[Placebo]:

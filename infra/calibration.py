@@ -190,7 +190,7 @@ def calibration_of(
 ) -> Calibration:
     """What the scores of a sweep say."""
     bits = {
-        (said["arm"], said["learning_rate"], said["seed"]): one.said["panel"]["macro"]
+        (said["arm"], said["learning_rate"], said["seed"]): whole_bits(one)
         for one in scored
         for said in [one.model.said]
     }
@@ -209,6 +209,11 @@ def calibration_of(
         rates=found,
         learning_rate=None if clearest is None else clearest.learning_rate,
     )
+
+
+def whole_bits(one: Scored) -> float | None:
+    """Macro bits per byte of a model; None of one that diverged, whose score is that of its last finite weights."""
+    return one.said["panel"]["macro"] if one.model.said["stopped"] is None else None
 
 
 def needed(seeds: int) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli_compare import line, show, width_here
 from infra.cli_proxy import Device, DeviceOption, Stack
 from infra.options import Address, Json, Quiet, TakeOver, TaskDeadline, Unauthenticated, Workers, plain_count
 from infra.terminal import data, from_here, table, visible
@@ -72,7 +71,7 @@ def ablate(
     from infra.experiment_results import plain
     from infra.experiments import plan_of, run_experiment
 
-    plan = plan_of(said, out, device=device.value)
+    plan = plan_of(said, out, device=device.value, address=address, allow_unauthenticated=allow_unauthenticated_cluster)
     if not quiet:
         show_plan(plan, to_stdout=not as_json)
     if dry_run or out is None:
@@ -92,15 +91,23 @@ def ablate(
         quiet=quiet,
         on_look=lambda now: None if quiet else say_look(now),
     )
-    if as_json:
-        from dataclasses import asdict
-
-        data(plain(asdict(found)))
-    else:
-        show_results(found)
-        print(f"\nresults   {from_here(out)}/results.json")
+    show_found(found, out, as_json=as_json)
     if found.faults:
         raise typer.Exit(1)
+
+
+def show_found(found: Results, out: str, *, as_json: bool) -> None:
+    """Print what `gristmill compare` prints of it, or the whole of it as JSON."""
+    from dataclasses import asdict
+
+    from infra.comparison import compare, read_report
+    from infra.experiment_results import plain
+
+    if as_json:
+        data(plain(asdict(found)))
+    else:
+        show(compare(read_report(out)))
+        print(f"\nresults   {from_here(out)}/results.json")
 
 
 def experiment_of(
@@ -169,8 +176,8 @@ def print_plan(plan: Plan) -> None:
     line("in all", f"{spelled(plan.cost)} at {experiment.price_per_hour:g} an hour; arms decided early cost less")
     line(
         "verdicts",
-        f"{experiment.metric}, ROPE ±{experiment.rope:.1%} of the tokens; any of them wrong in {experiment.error:.0%} "
-        f"of experiments, room for {experiment.budget.arms} arms",
+        f"{experiment.metric}, ROPE ±{100 * experiment.rope:.3g} % of the tokens; any of them wrong in "
+        f"{experiment.error:.0%} of experiments, room for {experiment.budget.arms} arms",
     )
     print()
     power = 0.8 if experiment.wanted is None else experiment.wanted.power
@@ -203,31 +210,15 @@ WIDE = 150
 """Columns of a terminal from which the plan's table says everything; what reads a pipe gets all of it."""
 
 
-def width_here() -> int:
-    """Columns of the terminal; without bound where standard output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-
-
-def line(label: str, text: str) -> None:
-    """Print a label and a text, broken between words where a terminal has an end."""
-    start, width = f"{label:10}", width_here()
-    if width < sys.maxsize:
-        text = fill(
-            text, width=max(width - 1, 30), initial_indent=start, subsequent_indent=" " * 10,
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
-        start = ""
-    print(start + text)
-
-
 def arm_rows(plan: Plan, *, wide: bool) -> tuple[list[tuple[str, str]], list[tuple[object, ...]]]:
     """The columns and rows of the plan's table: of each arm what a run reads of what it changes, the smallest effect
-    that is seen, and its price; `wide`: with what it reads, and what its rule removes alone and of all documents.
+    that is seen, and its price; `wide`: with what it reads, and what its rule removes alone and of all documents. All
+    of the rung that sees best, but the price.
     """
     from infra.experiment_arms import seen
     from proxy_eval.experiment import CONTROL
 
-    last = min(plan.rungs, key=lambda rung: rung.smallest)
+    sharpest = min(plan.rungs, key=lambda rung: rung.smallest)
     columns = [("arm", "left"), ("changes", "right"), ("documents", "right"), ("sees", "right"), ("hours", "right")]
     columns += [("money", "right")]
     if wide:
@@ -235,12 +226,12 @@ def arm_rows(plan: Plan, *, wide: bool) -> tuple[list[tuple[str, str]], list[tup
         columns += [("at all", "right"), ("rule in", "left")]
     rows = []
     for arm in plan.arms:
-        found, cost = seen(arm, plan.arm(CONTROL), last.said.tokens), plan.arm_cost(arm.name)
+        found, cost = seen(arm, plan.arm(CONTROL), sharpest.said.tokens), plan.arm_cost(arm.name)
         changed = ("a view", "") if found is None else (f"{found.share:.1%}", f"{found.documents:,.0f}")
         cells: list[object] = [visible(arm.name), *(("", "") if arm.kind in ("control", "same") else changed)]
-        cells += [effect(last.smallest) if arm.kind == "arm" else "", f"{cost.hours:.2f}", f"{cost.money:,.2f}"]
+        cells += [effect(sharpest.smallest) if arm.kind == "arm" else "", f"{cost.hours:.2f}", f"{cost.money:,.2f}"]
         if wide:
-            cells += [arm.reads.documents, arm.reads.tokens, f"{arm.epochs(plan.rungs[-1].said.tokens):.2f}"]
+            cells += [arm.reads.documents, arm.reads.tokens, f"{arm.epochs(sharpest.said.tokens):.2f}"]
             cells += [documents(arm.changes.alone), documents(arm.changes.at_all)]
             cells += ["" if arm.kind in ("control", "same") else "base" if arm.in_base else "arm"]
         rows.append(tuple(cells))
@@ -278,52 +269,68 @@ def plan_json(plan: Plan) -> dict[str, object]:
     """A plan as plain data."""
     from dataclasses import asdict
 
-    from proxy_eval.planner import cost, curve_radius
-
     return {
         "experiment": plan.experiment.model_dump(mode="json"),
         "experiment_sha256": plan.experiment.sha256,
-        "arms": [
-            {
-                "name": arm.name,
-                "kind": arm.kind,
-                "mask": arm.said,
-                "rule_in": "base" if arm.in_base else "arm",
-                "reads": asdict(arm.reads),
-                "changes": asdict(arm.changes),
-                "read_changes": changes_json(plan, arm),
-                "cost": asdict(plan.arm_cost(arm.name)),
-            }
-            for arm in plan.arms
-        ],
-        "rungs": [
-            {
-                "name": rung.name,
-                "learning_rates": rung.rates,
-                "calibrated": rung.calibration is not None,
-                "seeds": rung.said.seeds,
-                "control_seeds": rung.design.control_seeds,
-                "sources": rung.sources,
-                "noise": math.sqrt(float(rung.design.rung.noise.value)),
-                "gain": rung.design.rung.gain,
-                "rho": rung.design.rung.rho,
-                "tokens_per_second": rung.design.rung.tokens_per_second,
-                "smallest_effect": rung.smallest,
-                "garbage_power": plan.garbage_power(rung.design),
-                "curve_radius": curve_radius(rung.design, rung.design),
-                "cost": asdict(rung.cost),
-            }
-            for rung in plan.rungs
-        ],
+        "arms": [arm_json(plan, arm) for arm in plan.arms],
+        "rungs": [rung_json(plan, rung) for rung in plan.rungs],
         "cost": asdict(plan.cost),
-        "cheapest": [
-            {"effect": size}
-            | ({"rung": None} if design is None else {"rung": design.rung.name, "tokens": design.rung.tokens})
-            | ({} if design is None else {"seeds": design.seeds, "cost": asdict(cost(design))})
-            for size, design in plan.cheapest.items()
-        ],
+        "cheapest": [{"effect": size, **design_json(design)} for size, design in plan.cheapest.items()],
         "notes": plan.notes,
     }
+
+
+def arm_json(plan: Plan, arm: ArmPlan) -> dict[str, object]:
+    """What an arm reads, what it changes, and its price."""
+    from dataclasses import asdict
+
+    return {
+        "name": arm.name,
+        "kind": arm.kind,
+        "mask": arm.said,
+        "rule_in": "base" if arm.in_base else "arm",
+        "reads": asdict(arm.reads),
+        "changes": asdict(arm.changes),
+        "read_changes": changes_json(plan, arm),
+        "cost": asdict(plan.arm_cost(arm.name)),
+    }
+
+
+def rung_json(plan: Plan, rung: RungPlan) -> dict[str, object]:
+    """How a rung is trained, what is expected of it, what it sees, and its price."""
+    from dataclasses import asdict
+
+    from proxy_eval.planner import curve_radius
+
+    expected = rung.design.rung
+    return {
+        "name": rung.name,
+        "learning_rates": rung.rates,
+        "calibrated": rung.calibration is not None,
+        "seeds": rung.said.seeds,
+        "control_seeds": rung.design.control_seeds,
+        "sources": rung.sources,
+        "noise": math.sqrt(float(expected.noise.value)),
+        "gain": expected.gain,
+        "rho": expected.rho,
+        "tokens_per_second": expected.tokens_per_second,
+        "smallest_effect": rung.smallest,
+        "garbage_power": plan.garbage_power(rung.design),
+        "curve_radius": curve_radius(rung.design, rung.design),
+        "cost": asdict(rung.cost),
+    }
+
+
+def design_json(design: Design | None) -> dict[str, object]:
+    """The cheapest design for an effect; of an effect that none sees, that it has no rung."""
+    from dataclasses import asdict
+
+    from proxy_eval.planner import cost
+
+    if design is None:
+        return {"rung": None}
+    rung = design.rung
+    return {"rung": rung.name, "tokens": rung.tokens, "seeds": design.seeds, "cost": asdict(cost(design))}
 
 
 def changes_json(plan: Plan, arm: ArmPlan) -> list[dict[str, float] | None]:
@@ -347,42 +354,3 @@ def say_look(found: Results) -> None:
         f"{'shares the seeds' if now.shared else 'has seeds of its own'}; {decided}",
         file=sys.stderr,
     )
-
-
-def show_results(found: Results) -> None:
-    """Print the leaderboard, the placebos, what was predicted and what it took."""
-    columns = [("arm", "left"), ("verdict", "left"), ("worth in tokens", "right"), ("low", "right"), ("high", "right")]
-    columns += [("shrunk", "right"), ("gold", "right"), ("seeds", "right"), ("why", "left")]
-    ranked = sorted(found.arms, key=lambda arm: -(arm.share.estimate or 0.0))
-    table(
-        columns,
-        [
-            (
-                visible(arm.name),
-                "void" if found.faults else arm.verdict,
-                percent(arm.share.estimate),
-                percent(arm.share.low),
-                percent(arm.share.high),
-                percent(None if arm.shrunk is None or math.isnan(arm.shrunk) else 2**arm.shrunk - 1),
-                "" if arm.gold.estimate is None else f"{arm.gold.estimate:+.4f}",
-                arm.seeds,
-                arm.reason,
-            )
-            for arm in (*ranked, *found.placebos)
-        ],
-    )
-    for fault in found.faults:
-        print(f"\nVOID      {visible(fault)}")
-    planned, actual = found.planned, found.actual
-    print(
-        f"\ncost      {actual.runs} runs, {actual.hours:.2f} device hours, {actual.money:,.2f}; planned at most "
-        f"{planned.runs} runs, {planned.hours:.2f} hours, {planned.money:,.2f}"
-    )
-    for rung in found.rungs:
-        print(f"noise     {rung.name}: rho {rung.fixed.rho:.2f}, run {math.sqrt(rung.fixed.noise):.2g}, gain "
-              f"{rung.fixed.gain:.2g} by twice the tokens")  # fmt: skip
-
-
-def percent(value: float | None) -> str:
-    """A share for a person; a dash where it is not bounded."""
-    return "-" if value is None else f"{value:+.1%}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +64,7 @@ def compare(
         from infra.compare_page import page
 
         page_written(html, lambda: page(found))
-    written = [] if export is None else exported([one.place for one in found.reports], *export)
+    written = "" if export is None else exported([one.place for one in found.reports], *export)
     if as_json:
         data(comparison_json(found))
     else:
@@ -69,16 +72,19 @@ def compare(
         if html is not None:
             print(f"\npage      {from_here(str(html))}")
         if export is not None:
-            print(f"\nexported  {len(written)} models -> {from_here(str(export[1]))}")
+            print(f"\nexported  {written}")
     if any(one.results.faults for one in found.reports):
         raise typer.Exit(1)
 
 
-def exported(places: Sequence[str], shape: ExportShape, to: Path) -> list[Path]:
-    """The files of every model of these stores."""
+def exported(places: Sequence[str], shape: ExportShape, to: Path) -> str:
+    """Write the scores of these stores' models, and say how many have a file."""
     from infra.score_export import export_scores
 
-    return [path for place in places for path in export_scores(place, to, shape.value)]
+    found = [export_scores(place, to, shape.value) for place in places]
+    said = f"{sum(len(one.files) for one in found)} models -> {from_here(str(to))}"
+    stopped = sum(one.stopped for one in found)
+    return f"{said}; without {stopped} whose training stopped" if stopped else said
 
 
 def show(found: Comparison) -> None:
@@ -89,8 +95,8 @@ def show(found: Comparison) -> None:
     for report in found.reports:
         show_faults(report)
     for which, report in zip(("first", "second"), found.reports, strict=True):
-        print(f"{which:<10}{headline(report)}")
-        print(f"{'':10}{promise(report)}")
+        line(which, headline(report))
+        line("", promise(report))
     print()
     table(
         [("arm", "left"), ("first", "left"), ("worth", "right"), ("second", "left"), ("worth", "right"),
@@ -112,15 +118,18 @@ def show_report(report: Report) -> None:
     """Print the verdicts with what they rest on and what they cost, in tables of 80 columns."""
     found = report.results
     show_faults(report)
-    print(headline(report))
-    print(f"{visible(found.says)}\n{promise(report)}" if found.says else promise(report))
+    line("asked", headline(report))
+    if found.says:
+        line("", visible(found.says))
+    line("", promise(report))
     print()
     ranked = sorted(found.arms, key=lambda arm: (arm.share.estimate is None, -(arm.share.estimate or 0.0)))
     show_leaderboard("arm", ranked, report)
     print()
     show_leaderboard("placebo", found.placebos, report)
     print("\nBeside the verdicts; what the rule removes that no other does, and of all:")
-    columns = [("arm", "left"), ("shrunk", "right"), ("gold", "right"), ("documents", "right"), ("tokens", "right")]
+    columns = [("arm", "left"), ("shrunk", "right"), ("gold", "right"), ("FDR", "right"), ("TOST", "right")]
+    columns += [("documents", "right"), ("tokens", "right")]
     columns += [("of all", "right"), ("tokens", "right")]
     table(columns, [beside_cells(arm) for arm in ranked])
     show_reasons(ranked)
@@ -128,7 +137,7 @@ def show_report(report: Report) -> None:
     print()
     for rung in found.rungs:
         show_rung(rung)
-    print(f"{'cost':<10}{cost_words(found.actual)}; planned at most {cost_words(found.planned)}")
+    line("cost", f"{cost_words(found.actual)}; planned at most {cost_words(found.planned)}")
     noisy = [arm.says for arm in found.arms if arm.noise is not None and arm.noise.noisier]
     show_notes((*noisy, *found.notes, *report.notes))
 
@@ -136,9 +145,10 @@ def show_report(report: Report) -> None:
 def show_faults(report: Report) -> None:
     """Print first of all that no verdict holds, and why."""
     for fault in report.results.faults:
-        print(f"{'VOID':<10}{visible(from_here(report.place))}: {visible(fault)}")
+        line("VOID", f"{visible(from_here(report.place))}: {visible(fault)}")
     if report.results.faults:
-        print(f"{'':10}A placebo failed, so no verdict below holds; numbers are shown to find out why.\n")
+        line("", "A placebo failed, so no verdict below holds; numbers are shown to find out why.")
+        print()
 
 
 def headline(report: Report) -> str:
@@ -151,8 +161,8 @@ def promise(report: Report) -> str:
     """What a verdict means here."""
     found = report.results
     return (
-        f"{visible(found.metric)}, ROPE ±{found.rope:.1%} of the tokens; a wrong verdict in at most "
-        f"{found.error:.0%} of experiments; room for {found.room} arms"
+        f"{visible(found.metric)}, ROPE ±{100 * found.rope:.3g} % of the tokens; a wrong verdict in at most "
+        f"{100 * found.error:.3g} % of experiments; room for {found.room} arms"
     )
 
 
@@ -192,7 +202,8 @@ def worth(doublings: float | None) -> str:
 def beside_cells(arm: ArmResult) -> tuple[object, ...]:
     """What is known of an arm beside its verdict."""
     gold = "" if arm.gold.estimate is None else f"{arm.gold.estimate:+.4f}"
-    return visible(arm.name), worth(arm.shrunk), gold, *volume(arm.yields.alone), *volume(arm.yields.at_all)
+    chances = ("" if p is None else f"{p:.2g}" for p in (arm.discovery, arm.equivalence))
+    return visible(arm.name), worth(arm.shrunk), gold, *chances, *volume(arm.yields.alone), *volume(arm.yields.at_all)
 
 
 def volume(found: Volume | None) -> tuple[str, str]:
@@ -242,15 +253,34 @@ def cost_cells(cost: dict[str, float]) -> tuple[str, str, str]:
 
 def show_rung(rung: RungResult) -> None:
     """Print what is known of a rung's noise, and what its runs can see."""
+    from proxy_eval.effects import spelled
+
     fixed, control = rung.fixed, "shares the arms' seeds" if rung.shared else f"has {rung.control_seeds} of its own"
-    known = "" if fixed.rho_low is None else f" [{fixed.rho_low:.2f}, {fixed.rho_high:.2f}]"
-    sees = "nothing up to twice the tokens" if rung.smallest is None else f"{rung.smallest:+.1%}"
-    print(f"{'rung':<10}{visible(rung.name)}: look {rung.looks} of {rung.seeds}; the control {control}")
-    print(f"{'noise':<10}run {math.sqrt(fixed.noise):.2g}, gain {fixed.gain:.2g} by twice the tokens, rho "
-          f"{fixed.rho:.2f}{known}")  # fmt: skip
+    known = "; as planned, no pilot" if fixed.rho_low is None else f" [{fixed.rho_low:.2f}, {fixed.rho_high:.2f}]"
+    sees = "nothing up to twice the tokens" if rung.smallest is None else spelled(math.log2(1 + rung.smallest))
+    line("rung", f"{visible(rung.name)}: look {rung.looks} of {rung.seeds}; the control {control}")
+    noise = f"run {math.sqrt(fixed.noise):.2g}, gain {fixed.gain:.2g} by twice the tokens, rho {fixed.rho:.2f}{known}"
+    line("noise", noise)
     rates = ", ".join(f"{rate:g}" for rate in rung.learning_rates)
-    print(f"{'sees':<10}{sees} with power 80 %, as planned")
-    print(f"{'rates':<10}{rates}{', calibrated' if rung.calibration is not None else ', not calibrated'}")
+    line("sees", f"{sees} with power 80 %, as planned")
+    line("rates", f"{rates}{', calibrated' if rung.calibration is not None else ', not calibrated'}")
+
+
+def width_here() -> int:
+    """Columns of the terminal; without bound where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def line(label: str, text: str) -> None:
+    """Print a label and a text, broken between words where a terminal has an end."""
+    start, width = f"{label:10}", width_here()
+    if width < sys.maxsize:
+        text = fill(
+            text, width=max(width - 1, 30), initial_indent=start, subsequent_indent=" " * 10,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        start = ""
+    print(start + text)
 
 
 def cost_words(cost: Cost) -> str:
@@ -261,4 +291,4 @@ def cost_words(cost: Cost) -> str:
 def show_notes(notes: Iterable[str]) -> None:
     """Print notes, each once."""
     for note in dict.fromkeys(notes):
-        print(f"{'note':<10}{visible(note)}")
+        line("note", visible(note))

@@ -37,9 +37,10 @@ from infra.compare_tables import (
     rate_table,
     tasks_table,
 )
-from infra.compare_words import listed, metric_words, name, percent, several, text, volume, worth, worth_interval
-from infra.comparison import Comparison, Report, Sample
+from infra.compare_words import either_way, listed, metric_words, name, several, text, volume, worth, worth_interval
+from infra.comparison import Comparison, Report, Sample, deciding_runs
 from infra.experiment_results import ArmResult, Bounds, Results, RungResult
+from infra.repetition import comment
 from infra.terminal import visible
 from proxy_eval.experiment import CONTROL
 from proxy_eval.verdict import rope_in_doublings
@@ -125,7 +126,7 @@ def asked(results: Results) -> str:
     models = "" if last is None else f" for {text(last.size)} models on {volume(last.tokens)} tokens"
     return (
         f"Asked: what is each of {several(len(results.arms), 'arm')} worth, as a share of the training tokens, by "
-        f"{metric_words(results.metric)}{models}, where less than ±{percent(results.rope)[1:]} (the ROPE) does not "
+        f"{metric_words(results.metric)}{models}, where less than {either_way(results.rope)} (the ROPE) does not "
         f"matter and any verdict at all may be wrong with probability {results.error:g}?"
     )
 
@@ -165,7 +166,9 @@ def leaders(results: Results) -> str:
         '<p class="says">Worth: how many more tokens the control would need to do as well, with the rule minus '
         f"without it; in brackets what sets the verdict: all intervals hold at every look with probability "
         f"{1 - results.error:g}. Shrunk: the estimate, against the winner's curse. Gold answers: 10⁻³ bits per byte, "
-        "higher is better, 95 %. Removes: what fails this rule and no other, and all that fails it.</p>"
+        "higher is better, 95 %. FDR: the false discovery rate at which this arm and all below it would be called "
+        "effects; TOST: p that the effect is beyond the ROPE; both of one look. Removes: what fails this rule and no "
+        "other, and all that fails it.</p>"
     )
 
 
@@ -176,7 +179,7 @@ def forest_section(results: Results, prefix: str) -> str:
     rope = rope_in_doublings(results.rope)
     return figure(
         f"{prefix}forest",
-        f"Shaded: the ROPE, ±{percent(results.rope)[1:]}. ▲ KEEP above it, ▼ REJECT "
+        f"Shaded: the ROPE, {either_way(results.rope)}. ▲ KEEP above it, ▼ REJECT "
         "below, ■ NEUTRAL inside, ○ UNDECIDED; arrow: goes on. Placebos last.",
         lambda width: forest(rows, rope, width),
     )
@@ -211,7 +214,7 @@ def beside(bounds: Bounds) -> str:
 
 
 def curve_section(report: Report, rung: RungResult, prefix: str) -> str:
-    """Loss over tokens, what the rule gains, and the control's three endpoints."""
+    """Training loss over tokens, how it differs with the rule, and the control's three endpoints."""
     results, curves = report.results, report.curves.get(rung.number, {})
     control = curves.get(CONTROL)
     arms = [arm for arm in by_worth(results.arms) if arm.name in curves]
@@ -228,8 +231,9 @@ def curve_section(report: Report, rung: RungResult, prefix: str) -> str:
         gains = {arm.name: gain(curves[arm.name], control, -1.0 if arm.rule_in == "base" else 1.0) for arm in few}
         gains = {arm: band for arm, band in gains.items() if band.tokens}
         figures.append(figure(
-            f"{begin}-gain", "Loss without the rule minus with it, the range of seeds as a band: above 0 it helps.",
-            lambda width: bands(gains, colours, "gain, nats a token", width, zero=True), width=HALF,
+            f"{begin}-gain", "Training loss without the rule minus with it, each on the texts it reads: easier texts "
+            "show as a gain, so this says nothing of what the rule is worth.",
+            lambda width: bands(gains, colours, "difference, nats a token", width, zero=True), width=HALF,
         ))  # fmt: skip
     if all(any(value is not None for value in point.values) for point in rung.curve):
         figures.append(figure(
@@ -296,14 +300,7 @@ def noise_section(results: Results, prefix: str) -> str:
     if not results.rungs:
         return placebo_table(results)
     last = results.rungs[-1]
-    runs = {
-        arm.name: [
-            run
-            for run in arm.runs
-            if (run.rung, run.learning_rate, run.tokens) == (last.number, last.learning_rates[0], last.tokens)
-        ]
-        for arm in (results.control, *results.placebos)
-    }
+    runs = {arm.name: deciding_runs(arm, last) for arm in (results.control, *results.placebos)}
     drawn = ""
     if any(run.metric is not None for every in runs.values() for run in every):
         drawn = figure(
@@ -342,7 +339,8 @@ def rate_section(rung: RungResult, prefix: str) -> str:
 def cost_section(results: Results) -> str:
     """Cost with its caption."""
     return cost_table(results) + (
-        '<p class="says">Planned: all looks, no arm decided early. Device hours: from the speed of each run.</p>'
+        '<p class="says">Planned: all looks, no arm decided early. Device hours: what each run took; after a kill, up '
+        "to its last checkpoint.</p>"
     )
 
 
@@ -379,5 +377,5 @@ def address(url: str | None) -> str:
 
 def repeat_section(report: Report) -> str:
     """Commands and pins."""
-    lines = [*report.repeat, f"# experiment {report.results.experiment_sha256}, at {report.place}"]
+    lines = [*report.repeat, comment(f"experiment {report.results.experiment_sha256}, at {report.place}")]
     return f"<pre>{text(chr(10).join(lines))}</pre>"

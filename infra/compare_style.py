@@ -62,7 +62,7 @@ td.n { white-space: nowrap }
 .facts td.n { white-space: normal }
 thead small { white-space: nowrap }
 * + header { margin-top: 4rem; border-top: 3px solid var(--ink); padding-top: 1rem }
-.leaders td.n small { display: block }
+.leaders td.n small, .tasks .n small { display: block }
 .badge { font-size: 12px; font-weight: 600; border: 1.5px solid; border-radius: 4px; padding: 0 .4em;
   white-space: nowrap }
 .KEEP { color: var(--keep) }
@@ -97,6 +97,9 @@ pre { overflow-x: auto; background: var(--fill); padding: .7rem; font-size: 12.5
   tr > th:first-child { min-width: 7rem; max-width: 9rem; font-size: 12.5px }
   .facts tr > th:first-child { min-width: 9rem }
   .leaders td:last-child { min-width: 22rem }
+  .changes th, .changes td { padding-right: .4rem }
 }
+@media (min-width: 1032px) { .heat + .key i { margin-right: .6em } }
+@media (min-width: 1250px) { .leaders:not(.changes) { margin-right: -100px } }
 @media (min-width: 720px) and (max-width: 1031px) { .pair { display: grid; grid-template-columns: 1fr 1fr } }
 """ + "".join(f".h{at} {{ background: {colour} }}\n" for at, colour in enumerate(HEAT, start=-4) if colour)  # fmt: skip

@@ -69,7 +69,7 @@ def by_worth(arms: Iterable[ArmResult]) -> list[ArmResult]:
 def leaderboard(results: Results) -> str:
     """Every arm, the best first: its verdict, what sets it, what it removes, and why."""
     void = results.status == "void"
-    titles = ["arm", "verdict", "n:worth in tokens", "n:shrunk", "n:gold answers"]
+    titles = ["arm", "verdict", "n:worth in tokens", "n:shrunk", "n:gold answers", f"n:FDR<br>{small('TOST')}"]
     titles += [f"n:removes {what}<br>{small('documents, tokens')}" for what in ("alone", "at all")] + ["n:seeds", "why"]
     rows = [
         [
@@ -78,6 +78,7 @@ def leaderboard(results: Results) -> str:
             f"<b>{worth(arm.doublings.estimate)}</b> {small(worth_interval(arm.doublings))}",
             worth(arm.shrunk) if arm.shrunk is not None else DASH,
             gold(arm.gold),
+            f"{chance(arm.discovery)} {small(chance(arm.equivalence))}",
             removed(arm.yields.alone),
             removed(arm.yields.at_all),
             f"{arm.seeds}",
@@ -93,6 +94,11 @@ def gold(found: Bounds) -> str:
     if found.estimate is None:
         return "not measured"
     return f"{signed(MILLI * found.estimate)} {small(interval(found, MILLI))}"
+
+
+def chance(p: float | None) -> str:
+    """A p-value."""
+    return DASH if p is None else f"{p:.2g}"
 
 
 def removed(found: Volume | None) -> str:
@@ -178,22 +184,23 @@ def leaves_out_nothing(found: Bounds) -> bool:
 
 
 def tasks_table(arms: Sequence[ArmResult]) -> str:
-    """Deltas of tasks, a row each, an arm a column; bold where the 95 % interval lies on one side of 0."""
-    rows = [
-        [
-            f"{text(task)} {small(name(metric))}",
-            *(task_cell(arm.tasks.get(f"{task}/{metric}"), bits=metric == "bits_per_byte") for arm in arms),
-        ]
-        for task, _, metric in (one.partition("/") for one in sorted({one for arm in arms for one in arm.tasks}))
-    ]
-    return table(["task", *(f"n:{name(arm.name)}" for arm in arms)], rows, label="tasks", kind="tall tasks")
+    """Deltas of tasks, the fewer of arms and tasks as columns; bold where the 95 % interval lies on one side of 0."""
+    tasks = sorted({task for arm in arms for task in arm.tasks})
+    titles = [f"{name(task)} {small(name(metric))}" for task, _, metric in (task.partition("/") for task in tasks)]
+    across = [(name(arm.name), [task_cell(arm, task) for task in tasks]) for arm in arms]
+    if len(arms) < len(tasks):
+        cells = zip(*(cells for _, cells in across), strict=True)
+        titles, across = [one for one, _ in across], list(zip(titles, map(list, cells), strict=True))
+    rows = [[title, *cells] for title, cells in across]
+    return table(["", *(f"n:{title}" for title in titles)], rows, label="tasks", kind="tall tasks")
 
 
-def task_cell(found: Bounds | None, *, bits: bool) -> str:
+def task_cell(arm: ArmResult, task: str) -> str:
     """A delta in points (hundredths), of bits per byte in thousandths, with its interval."""
-    if found is None or found.estimate is None:
+    found = arm.tasks.get(task, Bounds(estimate=None, low=None, high=None))
+    if found.estimate is None:
         return DASH
-    scale = MILLI if bits else 100.0
+    scale = MILLI if task.endswith("/bits_per_byte") else 100.0
     said = signed(scale * found.estimate)
     return f"{f'<b>{said}</b>' if leaves_out_nothing(found) else said} {small(interval(found, scale))}"
 
@@ -229,14 +236,16 @@ def noise_table(rungs: Sequence[RungResult]) -> str:
             "control shares the arms' seeds" if one.shared else f"control has {one.control_seeds} seeds of its own"
         ),
         "seeds planned, looks taken": lambda one: f"{one.seeds}, {one.looks}",
-        "spread of a run over seeds": lambda one: f"{1000 * math.sqrt(one.fixed.noise):.3g}{NARROW}·10⁻³",
-        "gain by twice the tokens": lambda one: f"{1000 * one.fixed.gain:.3g}{NARROW}·10⁻³",
+        "spread of a run over seeds": lambda one: taken(math.sqrt(one.fixed.noise), one),
+        "gain by twice the tokens": lambda one: taken(one.fixed.gain, one),
         "noise bank: runs": lambda one: bank(one.fixed.run),
         "noise bank: pairs": lambda one: bank(one.fixed.pair),
         "noise bank: doublings": lambda one: bank(one.fixed.doubling),
         "level of an arm's interval": lambda one: f"{100 * (1 - one.level):.4g}{NARROW}%",
         "smallest effect with power 0.8, planned": lambda one: smallest(one.smallest),
-        "the same, with the noise measured": lambda one: smallest(one.smallest_measured),
+        "the same, with the noise measured": lambda one: (
+            smallest(one.smallest_measured) if piloted(one) else f"{DASH} {small(NO_PILOT)}"
+        ),
         "power to call no effect NEUTRAL": lambda one: f"{one.neutral:.2f}",
     }
     rows = [[title, *(said(one) for one in rungs)] for title, said in lines.items()]
@@ -246,13 +255,27 @@ def noise_table(rungs: Sequence[RungResult]) -> str:
 def rho(rung: RungResult) -> str:
     """The correlation over all looks, with its interval; that which fixed the design beside it."""
     fixed = rung.fixed
-    pilot = plain(fixed.rho, 2)
-    if fixed.rho_low is not None:
-        pilot += f" [{plain(fixed.rho_low, 2)}, {plain(fixed.rho_high, 2)}]"
+    first, said = plain(fixed.rho, 2), NO_PILOT
+    if piloted(rung):
+        first, said = f"{first} [{plain(fixed.rho_low, 2)}, {plain(fixed.rho_high, 2)}]", "pilot"
     if rung.pairing is None:
-        return f"{pilot} {small('pilot')}"
+        return f"{first} {small(said)}"
     now = f"{plain(rung.pairing.rho, 2)} [{plain(rung.pairing.low, 2)}, {plain(rung.pairing.high, 2)}]"
-    return f"{now} {small(f'pilot {pilot}')}"
+    return f"{now} {small(f'{said}: {first}')}"
+
+
+NO_PILOT = "as planned, no pilot"
+"""Of a rung whose rho the experiment's file gives: its noise is the file's, the bank's, a calibration's or a guess."""
+
+
+def piloted(rung: RungResult) -> bool:
+    """True where a pilot measured what was known of the rung before its first verdict."""
+    return rung.fixed.rho_low is not None
+
+
+def taken(value: float, rung: RungResult) -> str:
+    """What the rung's design rests on, in thousandths; said to be a plan's where nothing measured it."""
+    return f"{MILLI * value:.3g}{NARROW}·10⁻³ {small('' if piloted(rung) else NO_PILOT)}".rstrip()
 
 
 def bank(found: tuple[float, float]) -> str:
@@ -335,13 +358,11 @@ def rate_table(rung: RungResult) -> str:
 def changes_table(changes: Sequence[Change], of: tuple[Results, Results]) -> str:
     """Two experiments side by side: those whose verdict changed first."""
 
-    def side(arm: ArmResult | None, results: Results) -> list[str]:
+    def side(arm: ArmResult | None, results: Results) -> str:
         if arm is None:
-            return [DASH, DASH]
-        return [
-            badge(arm.verdict, void=results.status == "void"),
-            f"<b>{worth(arm.doublings.estimate)}</b> {small(worth_interval(arm.doublings))}",
-        ]
+            return DASH
+        verdict = badge(arm.verdict, void=results.status == "void")
+        return f"{verdict}<br><b>{worth(arm.doublings.estimate)}</b> {small(worth_interval(arm.doublings))}"
 
     def moved(one: Change) -> bool:
         return one.before is not None and one.after is not None and one.before.verdict != one.after.verdict
@@ -349,11 +370,11 @@ def changes_table(changes: Sequence[Change], of: tuple[Results, Results]) -> str
     rows = [
         [
             name(one.arm) + (" <b>changed</b>" if moved(one) else ""),
-            *side(one.before, of[0]),
-            *side(one.after, of[1]),
+            side(one.before, of[0]),
+            side(one.after, of[1]),
             small(text(one.note)),
         ]
         for one in sorted(changes, key=moved, reverse=True)
     ]
-    titles = ["arm", "first", "n:worth in tokens", "second", "n:worth in tokens", "comparable"]
-    return table(titles, rows, label="changes", kind="leaders")
+    titles = ["arm", *(f"n:{which}<br>{small('worth in tokens')}" for which in ("first", "second")), "comparable"]
+    return table(titles, rows, label="changes", kind="leaders changes")

@@ -43,6 +43,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{signed(100 * share, digits)}{NARROW}%"
 
 
+def either_way(share: float) -> str:
+    """A share in three digits with both signs: ±0.04 %."""
+    return f"±{100 * share:.3g}{NARROW}%"
+
+
 def worth(doublings: float | None) -> str:
     """Doublings of tokens as a share of them, beyond what the control's curve reaches as `> +100 %` and `< -50 %`."""
     if doublings is None:

@@ -9,7 +9,7 @@ same folder gives the same report, but for the versions in `repeat`, which are t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.errors import OutputError, VerifyFailed
-from infra.experiment_results import RESULTS, ArmResult, Results, RungResult, plain, read_results
+from infra.experiment_results import RESULTS, ArmResult, Results, RungResult, RunResult, plain, read_results
 from infra.removed_samples import Sample, samples_of
 from infra.repetition import repetition
 from infra.signal_rows import Part, groups
@@ -115,7 +115,7 @@ def curves_of(store: Store, results: Results) -> tuple[dict[int, dict[str, Band]
     for rung in results.rungs:
         bands = found.setdefault(rung.number, {})
         for arm in (results.control, *results.arms, *results.matched, *results.placebos):
-            labels = list(dict.fromkeys(deciding_labels(arm, rung)))
+            labels = list(dict.fromkeys(run.label for run in deciding_runs(arm, rung)))
             losses = [one for one in (losses_of(store, label) for label in labels) if one is not None]
             asked, absent = asked + len(labels), absent + len(labels) - len(losses)
             if losses and (band := band_of(losses)).tokens:
@@ -123,11 +123,10 @@ def curves_of(store: Store, results: Results) -> tuple[dict[int, dict[str, Band]
     return found, [f"curves: {absent} of {asked} models are not there, or cannot be read"] if absent else []
 
 
-def deciding_labels(arm: ArmResult, rung: RungResult) -> Iterator[str]:
-    """The models of an arm that set its verdict at a rung: of the control those at the arms' budget."""
-    for run in arm.runs:
-        if (run.rung, run.learning_rate, run.tokens) == (rung.number, rung.learning_rates[0], rung.tokens):
-            yield run.label
+def deciding_runs(arm: ArmResult, rung: RungResult) -> list[RunResult]:
+    """The runs of an arm that its interval at a rung is made of: of the control those at the arms' budget."""
+    decides = rung.number, rung.learning_rates[0], rung.tokens
+    return [run for run in arm.runs if (run.rung, run.learning_rate, run.tokens) == decides and not run.pilot]
 
 
 def losses_of(store: Store, label: str) -> tuple[Ints, Floats] | None:
@@ -217,10 +216,12 @@ def facts(results: Results, arm: ArmResult, rung: RungResult) -> tuple[dict[str,
         "side of the rule": arm.rule_in,
         scored: [results.identity[scored], results.identity["task_names"] if scored == "tasks" else None],
     }
+    context = results.identity["rungs"][rung.number][3]
     said = {
         "metric": results.metric,
         "mask": arm.mask,
         "size": rung.size,
+        "context": "as its size has it" if context is None else f"{context}",
         "tokens": f"{rung.tokens:,}",
         "learning rate": f"{rung.learning_rates[0]:g}",
     }

@@ -283,7 +283,8 @@ def matched_arm(arm: ArmPlan, control: ArmPlan, pool: Pool) -> ArmPlan:
     found = mask & random_mask(pool, low, salt)
     said = f"{control.said}, as many tokens removed at random as leave {arm.name}'s"
     changes = difference(pool, mask, pool, found)
-    return arm_plan(MATCHED + arm.name, "matched", control.pool, pool, said, found, changes, of=arm.name)
+    name, sides = MATCHED + arm.name, {"of": arm.name, "in_base": arm.in_base}  # its effect has the sign of the arm's
+    return arm_plan(name, "matched", control.pool, pool, said, found, changes, **sides)
 
 
 def random_share(arms: Sequence[ArmPlan], control: ArmPlan) -> float:

@@ -17,7 +17,7 @@ from infra.experiment_arms import FEWEST, ArmPlan, Kind, MaskOf, planned_arms, r
 from infra.store import open_store
 from infra.stored import read_decoded
 from infra.training import calibration_name, training_of
-from proxy_eval.effects import ENDPOINTS
+from proxy_eval.effects import ENDPOINTS, control_seeds
 from proxy_eval.experiment import CONTROL, PLACEBOS, SECOND_RATE, Experiment
 from proxy_eval.experiment import Rung as SaidRung
 from proxy_eval.noise_bank import Bank, Variance, prior
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from proxy_eval.pool import Pool
     from proxy_eval.steps import Training
 
-GUESSED_NOISE, GUESSED_GAIN, GUESSED_RHO = 0.0026, 0.1, 0.0
-"""Bits per byte at 1M weights and 1M tokens: the spread over seeds measured at 1e-3 (docs/proxy.md), and a gain by
-twice the tokens and no pairing, until a pilot has measured them. A plan rests on them, an interval never."""
+GUESSED_NOISE, GUESSED_GAIN, GUESSED_RHO = 0.025, 0.24, 0.0
+"""Bits per byte at 1M weights, 1M tokens and 1e-3: the spread over seeds and the gain by twice the tokens, as measured
+(docs/proxy.md), and no pairing, until a pilot has measured them. A plan rests on them, an interval never."""
 
 EFFECTS = (0.02, 0.05, 0.1, 0.2)
 """Shares of the tokens whose price is shown where the file says none that is wanted."""
@@ -75,6 +75,11 @@ class RungPlan:
     def arm_training(self) -> Training:
         """An arm's: the same schedule, ended at the budget."""
         return replace(self.training, tokens=self.said.tokens, endpoints=())
+
+    @property
+    def can_be_calibrated(self) -> bool:
+        """Whether `gristmill calibrate` speaks for it: that trains on windows of the size's own length."""
+        return self.training.shape.context == own_context(self.said.size)
 
     @property
     def name(self) -> str:
@@ -122,10 +127,8 @@ class Plan:
 
     @property
     def metric_key(self) -> str:
-        """Of the metric in the noise bank: numbers on another panel or other tasks are other numbers."""
-        metric = self.experiment.metric
-        scored = self.panel_sha256 if metric.startswith("panel") else self.tasks_sha256 or ""
-        return f"{metric} {scored[:12]}"
+        """Of the metric in the noise bank."""
+        return metric_key(self.experiment.metric, self.panel_sha256, self.tasks_sha256)
 
     @property
     def random_share(self) -> float | None:
@@ -156,6 +159,19 @@ class Plan:
         }
 
 
+def metric_key(metric: str, panel_sha256: str, tasks_sha256: str | None) -> str:
+    """Of a metric in the noise bank: numbers on another panel or other tasks are other numbers."""
+    scored = panel_sha256 if metric.startswith("panel") else tasks_sha256 or ""
+    return f"{metric} {scored[:12]}"
+
+
+def own_context(size: str) -> int:
+    """Tokens of a window of models of a size, where nothing else is said."""
+    from proxy_eval.llama import SIZES
+
+    return SIZES[size].context
+
+
 def added(costs: Any) -> Cost:
     """The sum of some costs."""
     each = list(costs)
@@ -184,13 +200,8 @@ def planned_experiment(
     pools differ in their tokenizers.
     """
     arms = planned_arms(experiment, open_pool, mask_of)
-    if experiment.placebos.random is None:  # said from now on, so that a plan made again is the same
-        share = random_share([arm for arm in arms if arm.kind == "arm"], arms[0])
-        placebos = experiment.placebos.model_copy(update={"random": share})
-        experiment = experiment.model_copy(update={"placebos": placebos})
-    metric = (
-        f"{experiment.metric} {(panel_sha256 if experiment.metric.startswith('panel') else tasks_sha256 or '')[:12]}"
-    )
+    experiment = with_random_share(experiment, arms)
+    metric = metric_key(experiment.metric, panel_sha256, tasks_sha256)
     rungs = tuple(
         planned_rung(experiment, number, said=said, arms=arms, speed=speed, bank=bank, metric=metric)
         for number in range(len(experiment.rungs))
@@ -211,6 +222,15 @@ def planned_experiment(
     return replace(plan, notes=tuple(notes(plan)))
 
 
+def with_random_share(experiment: Experiment, arms: Sequence[ArmPlan]) -> Experiment:
+    """The experiment with the share that is removed at random said, so that a plan made again is the same."""
+    if experiment.placebos.random is not None:
+        return experiment
+    share = random_share([arm for arm in arms if arm.kind == "arm"], arms[0])
+    placebos = experiment.placebos.model_copy(update={"random": share})
+    return experiment.model_copy(update={"placebos": placebos})
+
+
 def planned_rung(
     experiment: Experiment,
     number: int,
@@ -225,29 +245,15 @@ def planned_rung(
     rung = experiment.rungs[number]
     budgets = [round(share * rung.tokens) for share in ENDPOINTS]
     training, rule = training_of(said, size=rung.size, tokens=budgets, context=rung.context)
-    calibration = calibration_of(experiment.pool, rung.size, rung.tokens, said["sha256"])
+    own = training.shape.context == own_context(rung.size)
+    calibration = calibration_of(experiment.pool, rung.size, rung.tokens, said["sha256"]) if own else None
     first = rung.learning_rates or [rule if calibration is None else float(calibration["learning_rate"])]
     last = number == len(experiment.rungs) - 1
     rates = (*first, *([SECOND_RATE * first[0]] if last and not rung.learning_rates else []))
     key = f"{rung.size} {rung.tokens} {rates[0]:g} {training.shape.context} {training.shape.vocabulary}"
     known, sources = expectations(experiment, number, bank, key, metric, swept(calibration, rates[0], metric))
-    fast, judged = rung.expected.tokens_per_second or speed(training), sum(arm.kind == "arm" for arm in arms)
-    design = Design(
-        rung=Rung(
-            name=rung.size,
-            tokens=rung.tokens,
-            tokens_per_second=fast,
-            price_per_hour=experiment.price_per_hour,
-            **known,
-        ),
-        arms=judged + len(PLACEBOS),
-        room=experiment.budget.arms - judged,
-        seeds=rung.seeds,
-        level=experiment.budget.arm_level,
-        curve_level=experiment.budget.curve_level,
-        rope=experiment.rope,
-        learning_rates=len(rates),
-    )
+    known |= {"tokens_per_second": rung.expected.tokens_per_second or speed(training)}
+    design = design_of(experiment, rung, known, arms=sum(arm.kind == "arm" for arm in arms), learning_rates=len(rates))
     return RungPlan(
         number=number,
         said=rung,
@@ -259,6 +265,23 @@ def planned_rung(
         sources=sources,
         costs={arm.name: price(design, arm, 0 if rung.expected.rho is not None else experiment.pilot) for arm in arms},
         smallest=smallest_effect(design),
+    )
+
+
+def design_of(
+    experiment: Experiment, rung: SaidRung, known: Mapping[str, Any], *, arms: int, learning_rates: int
+) -> Design:
+    """The design of a rung at which so many arms are judged; `known`: noise, gain, rho and speed."""
+    budget, price = experiment.budget, experiment.price_per_hour
+    return Design(
+        rung=Rung(name=rung.size, tokens=rung.tokens, price_per_hour=price, **known),
+        arms=arms + len(PLACEBOS),
+        room=budget.arms - arms,
+        seeds=rung.seeds,
+        level=budget.arm_level,
+        curve_level=budget.curve_level,
+        rope=experiment.rope,
+        learning_rates=learning_rates,
     )
 
 
@@ -314,16 +337,21 @@ def expectations(
 
 
 def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:
-    """The cost of an arm at a rung, or of the control, if it goes through all its seeds: run by run."""
+    """The most that an arm, or the control, costs at a rung: it goes through all its seeds, and a pilot of so many (0:
+    there is none) finds no pairing.
+    """
     seeds, again = design.seeds, design.learning_rates - 1
     if arm.kind == "control":
-        own = design.control_seeds
-        ends = own + (0 if design.shared else pilot)  # a pilot that finds no pairing is the dearer
+        own = control_seeds(design.arms + design.room, seeds, shared=design.shared and not pilot)
+        ends = own + pilot
         return cost_of(design.rung, ends + again * own, ends * CONTROL_TOKENS + again * own)
     if arm.kind == "arm":
         return cost_of(design.rung, seeds * (1 + again), seeds * (1 + again))
-    idle = arm.kind == "matched" and arm.epochs(design.rung.tokens) <= 1
-    return cost_of(design.rung, 0 if idle else seeds, 0 if idle else seeds)
+    if arm.kind in ("random", "garbage"):
+        seeds = max(seeds, pilot)
+    elif arm.kind == "matched" and arm.epochs(design.rung.tokens) <= 1:
+        seeds = 0
+    return cost_of(design.rung, seeds, seeds)
 
 
 def notes(plan: Plan) -> Iterator[str]:
@@ -347,10 +375,7 @@ def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
     """The same of one rung."""
     experiment, control, tokens = plan.experiment, plan.arm(CONTROL), rung.said.tokens
     if rung.calibration is None:
-        yield (
-            f"no calibration of this pool. gristmill calibrate {experiment.pool} --size {rung.said.size} "
-            f"--tokens {tokens}"
-        )
+        yield f"no calibration of this pool. {uncalibrated(plan, rung)}"
     if guessed := [name for name, source in rung.sources.items() if source == "guessed"]:
         yield f"{', '.join(guessed)} guessed until the pilot of {experiment.pilot} seeds has run"
     if math.isinf(rung.smallest):
@@ -400,9 +425,16 @@ def check_calibrated(plan: Plan) -> None:
         if rung.calibration is None and not rung.said.learning_rates:
             raise InputError(
                 f"{rung.name}: its learning rate was never calibrated on {plan.experiment.pool}, and at a wrong one "
-                f"noise looks like effects. gristmill calibrate {plan.experiment.pool} --size {rung.said.size} "
-                f"--tokens {rung.said.tokens}, or name `learning_rates` in the file and answer for them."
+                f"noise looks like effects. {uncalibrated(plan, rung)}, or name `learning_rates` in the file and "
+                "answer for them."
             )
+
+
+def uncalibrated(plan: Plan, rung: RungPlan) -> str:
+    """How a rung comes by a calibration."""
+    if not rung.can_be_calibrated:
+        return f"There is none for windows of {rung.training.shape.context} tokens: leave `context` out"
+    return f"gristmill calibrate {plan.experiment.pool} --size {rung.said.size} --tokens {rung.said.tokens}"
 
 
 def panel_of(experiment: Experiment) -> str:

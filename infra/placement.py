@@ -64,6 +64,16 @@ def device_of(asked: str) -> str:
     return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_here(asked: str) -> str:
+    """The same, of this machine. Raises InputError for a GPU where torch sees none."""
+    import torch
+
+    chosen = device_of(asked)
+    if chosen.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {asked}: torch sees no GPU here. Leave it out, or join a cluster (--address).")
+    return chosen
+
+
 def placed(
     trials: Sequence[Trial],
     *,
@@ -80,10 +90,8 @@ def placed(
     """
     import torch
 
-    chosen = device_of(device)
+    chosen = device_of(device) if address is not None else device_here(device)
     on_gpu = chosen.startswith("cuda")
-    if on_gpu and address is None and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: torch sees no GPU here. Leave it out, or join a cluster (--address).")
     if not on_gpu and ranks == 1 and stack not in (None, 1):
         raise InputError(f"--stack {stack}: on a CPU a stack is slower than its models one after another.")
     if ranks > 1:
@@ -94,18 +102,13 @@ def placed(
         return on_cluster(trials, chosen, workers, stack, address, allow_unauthenticated=allow_unauthenticated)
     if on_gpu:
         size, why = (stack, "as asked") if stack else fitting(speeds(trials[0].training, len(trials), chosen))
-        return Placement(
-            device=chosen,
-            stack=size,
-            workers=workers or torch.cuda.device_count(),
-            threads=None,
-            why=f"stacks of {size}, one on a GPU: {why}",
-        )
+        why, count = f"stacks of {size}, one on a GPU: {why}", workers or torch.cuda.device_count()
+        return Placement(device=chosen, stack=size, workers=count, threads=None, why=why)
     if workers is not None or len(trials) == 1 or cores() == 1:
         count = 1 if workers is None else min(workers, len(trials))
         threads = None if count == 1 else max(1, cores() // count)
         why = f"{count} at a time, each alone on its threads"
-        return Placement(device="cpu", stack=1, workers=workers or count, threads=threads, why=why)
+        return Placement(device="cpu", stack=1, workers=count, threads=threads, why=why)
     return on_cores(trials)
 
 
@@ -239,6 +242,15 @@ def speeds(training: Training, most: int, device: str) -> dict[int, float]:
     return found
 
 
+def machine_speeds(training: Training, most: int, device: str) -> dict[int, float]:
+    """`speeds` of a whole device where a training gets one thread of a CPU: of one model on each of its cores. What
+    they lose by sharing its memory is not counted.
+    """
+    if device.startswith("cuda"):
+        return speeds(training, most, device)
+    return {1: cores() * speed_on_one_thread(training, 0)}
+
+
 def fitting(found: Mapping[int, float] | str) -> tuple[int, str]:
     """The size of stack that these speeds speak for, and what is said of it; 1 where a word says why there are none."""
     if isinstance(found, str):
@@ -252,7 +264,7 @@ def fitting(found: Mapping[int, float] | str) -> tuple[int, str]:
 def speeds_there(
     training: Training, most: int, device: str, address: str, allow_unauthenticated: bool
 ) -> dict[int, float] | str:
-    """`speeds` on a worker of the cluster with a device of this kind; why there are none, where it cannot say.
+    """`machine_speeds` on a worker of the cluster with a device of this kind; why there are none, where it cannot say.
 
     Raises ClusterError as joining the cluster does. What a node lacks is for the preflight of the training to name.
     """
@@ -265,7 +277,7 @@ def speeds_there(
         asked: dict[str, Any] = {"num_gpus": 1} if device.startswith("cuda") else {}
         if (memory := LiveSize(ray, first=training_memory(training, 1, device)).memory) is not None:
             asked["memory"] = memory
-        remote = ray.remote(num_cpus=1, max_retries=2, **asked)(speeds)
+        remote = ray.remote(num_cpus=1, max_retries=2, **asked)(machine_speeds)
         reference = remote.remote(training, most, device)
         try:
             found: dict[int, float] = ray.get(reference, timeout=ANSWER_SECONDS)

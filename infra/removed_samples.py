@@ -71,7 +71,10 @@ def samples_of(store: Store, results: Results) -> tuple[dict[str, tuple[Sample, 
             continue
         without, ruled = (mask, control) if arm.rule_in == "base" else (control, mask)
         rows[arm.name] = some_rows(without & ~ruled)
-    return shown(made, results, rows), notes
+    try:
+        return shown(made, results, rows), notes
+    except OutputError as error:
+        return {}, [*notes, f"samples: none can be shown. {error}"]
 
 
 def mask_read(store: Store, arm: ArmResult, said: dict[str, Any]) -> Bools:

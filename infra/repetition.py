@@ -1,4 +1,8 @@
-"""What makes an experiment again, as a script: commands in their order, and as comments what they must find."""
+"""What makes an experiment again, as a script: commands in their order, and as comments what they must find.
+
+It is made to be pasted, of what `results.json` and `pool.json` say, which may be another's: every word of theirs in a
+command is quoted, and no comment ends before its line does.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from infra.experiment_results import ArmResult, Results, RungResult, RunResult
 from infra.node import environment
 from infra.pool import run_of
 from infra.pool_files import TOKENIZER_FILE, read_said
+from infra.terminal import visible
 
 PINNED = ("gristmill", "torch", "numpy", "scipy", "pyarrow", "tokenizers", "safetensors", "trafilatura", "resiliparse")
 
@@ -25,12 +30,17 @@ def repetition(place: str, results: Results) -> tuple[str, ...]:
     lines += [
         f"gristmill compare {asked} --json | jq '.reports[0].results.experiment' > experiment.yaml",
         "gristmill ablate experiment.yaml --out AGAIN",
-        f"# experiment {results.name}: sha256 {results.experiment_sha256}",
-        *(f"# {name}: sha256 {results.identity[name]}" for name in ("panel", "tasks") if results.identity[name]),
+        comment(f"experiment {results.name}: sha256 {results.experiment_sha256}"),
+        *(comment(f"{name}: sha256 {results.identity[name]}") for name in ("panel", "tasks") if results.identity[name]),
         *(rung_line(results, number) for number in range(len(results.rungs))),
         versions(),
     ]
     return tuple(lines)
+
+
+def comment(said: str) -> str:
+    """A line of the script that does nothing, whatever is said."""
+    return f"# {visible(said)}".replace("\n", " ")
 
 
 def pool_lines(pool: str) -> Iterator[str]:
@@ -38,17 +48,17 @@ def pool_lines(pool: str) -> Iterator[str]:
     try:
         said = read_said(pool)
     except OutputError:
-        yield f"# pool {pool}: gone"
+        yield comment(f"pool {pool}: gone")
         return
     try:
         made = run_of(pool, said)
-        yield rerun_command(made, recipe_typed(made)).replace("\n", " ")
+        yield rerun_command(made, recipe_typed(made)).replace("\n  (INPUTS:", "  # (INPUTS:")
     except (InputError, OutputError):
-        yield f"# run {said['origin']['run']}: gone, or changed since"
+        yield comment(f"run {said['origin']['run']}: gone, or changed since")
     yield pool_command(pool, said)
-    yield f"# pool {pool}: sha256 {said['sha256']}, {said['documents']:,} documents, {said['tokens']:,} tokens"
-    yield f"# recipe {said['origin']['recipe']}: sha256 {said['origin']['recipe_sha256']}"
-    yield f"# tokenizer of {said['tokenizer']['vocabulary']:,}: sha256 {said['tokenizer']['sha256']}"
+    yield comment(f"pool {pool}: sha256 {said['sha256']}, {said['documents']:,} documents, {said['tokens']:,} tokens")
+    yield comment(f"recipe {said['origin']['recipe']}: sha256 {said['origin']['recipe_sha256']}")
+    yield comment(f"tokenizer of {said['tokenizer']['vocabulary']:,}: sha256 {said['tokenizer']['sha256']}")
 
 
 def pool_command(pool: str, said: Mapping[str, Any]) -> str:
@@ -60,7 +70,8 @@ def pool_command(pool: str, said: Mapping[str, Any]) -> str:
 def calibrate_command(results: Results, rung: RungResult) -> str:
     """The command that sweeps a rung's learning rates again; its panel where that was the experiment's."""
     found = rung.calibration or {}
-    command = f"gristmill calibrate {shlex.quote(results.experiment['pool'])} --size {rung.size} --tokens {rung.tokens}"
+    command = f"gristmill calibrate {shlex.quote(results.experiment['pool'])}"
+    command += f" --size {shlex.quote(rung.size)} --tokens {rung.tokens}"
     command += "".join(f" --rate {one['learning_rate']:g}" for one in found.get("rates", ()))
     command += f" --seeds {len(found['seeds'])}" if found.get("seeds") else ""
     if found.get("panel_sha256") == results.identity["panel"]:
@@ -73,8 +84,12 @@ def rung_line(results: Results, number: int) -> str:
     rung = results.rungs[number]
     rates = ", ".join(f"{rate:g}" for rate in rung.learning_rates)
     arms = spans({run.seed for arm in results.arms for run in runs_at(arm, rung.number)})
-    own = spans({run.seed for run in runs_at(results.control, rung.number)})
-    return f"# {rung.name}: learning rates {rates}; seeds {arms}, of the control {own}"
+    own, pilot = (
+        spans({run.seed for run in runs_at(results.control, rung.number) if run.pilot is which})
+        for which in (False, True)
+    )
+    beside = "" if pilot == "none" else f", in the pilot {pilot}"
+    return comment(f"{rung.name}: learning rates {rates}; seeds {arms}, of the control {own}{beside}")
 
 
 def runs_at(arm: ArmResult, rung: int) -> list[RunResult]:
@@ -97,4 +112,4 @@ def versions() -> str:
     """What is installed where this is asked, and the hash of our own code."""
     here = environment(PINNED)
     packages = ", ".join(f"{name} {one}" for name, one in here.packages.items() if one is not None)
-    return f"# versions here: Python {here.python}, {packages}; code sha256 {here.code}"
+    return comment(f"versions here: Python {here.python}, {packages}; code sha256 {here.code}")

@@ -4,6 +4,7 @@
 `DIR/results/gristmill__LABEL/results_TIME.json` that of lighteval 0.13 (`--output-dir`): what reads theirs reads ours.
 TIME is when the scores were stored, so exporting again writes the same files. What we do not know is absent or
 null: hashes of prompts, the harness's own versions, the time that it took. Prompts are those of `gristmill score`.
+Models whose training stopped have no file: what was scored of them are the weights of before their loss was not finite.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The files that were written, by model; stopped: how many models were left out, for their training stopped."""
+
+    files: tuple[Path, ...]
+    stopped: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelScores:
     """The scores of a model, by task and metric; `when` they were stored, by the store's clock. A domain of the panel
     is the task `panel_DOMAIN`, scored by the one stream of its documents.
@@ -61,21 +70,21 @@ class ModelScores:
         return f"results_{self.when.isoformat(timespec='microseconds').replace(':', '-')}.json"
 
 
-def export_scores(url: str, to: Path, shape: Shape) -> list[Path]:
-    """Write the scores of every model of a store, and return the files by model.
+def export_scores(url: str, to: Path, shape: Shape) -> Exported:
+    """Write the scores of every model of a store whose training came to its end.
 
     Raises OutputError where no model has scores, and where nothing can be written.
     """
-    store = open_store(url)
-    written = []
-    for scores in scores_in(store):
+    every, written = scores_in(open_store(url)), []
+    sound = [scores for scores in every if scores.model.said["stopped"] is None]
+    for scores in sound:
         folder = to / scores.name if shape == "lm-eval" else to / "results" / scores.name
         said = lm_eval_json(scores) if shape == "lm-eval" else lighteval_json(scores)
         with usable(to):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / scores.file).write_text(json.dumps(said, indent=2, ensure_ascii=False), encoding="utf-8")
         written.append(folder / scores.file)
-    return written
+    return Exported(files=tuple(written), stopped=len(every) - len(sound))
 
 
 def scores_in(store: Store) -> list[ModelScores]:

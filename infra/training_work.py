@@ -29,6 +29,7 @@ from infra.failpoints import failpoint
 from infra.local_store import LocalStore
 from infra.placement import micro_batch
 from infra.pool_files import fetch, local_pool, read_mask
+from infra.processes import cores
 from infra.ranks import all_ranks
 from infra.scratch import scratch
 from infra.stored import Attempt, Store, usable
@@ -128,6 +129,12 @@ class TrainTask:
     def gpus(self) -> int:
         """What the scheduler is asked for."""
         return int(self.device.startswith("cuda"))
+
+    @property
+    def devices(self) -> float:
+        """That are at work, as this process sees them: GPUs, or of a machine without one the share of its cores."""
+        share = 1.0 if self.gpus or self.threads is None else min(1.0, self.threads / cores())
+        return self.ranks * share
 
 
 def perform_train(task: TrainTask, report: Report) -> Manifest:
@@ -283,13 +290,16 @@ def metrics_of(trial: Trial, endpoint: Endpoint, at: int) -> pa.RecordBatch:
 
 def facts_of(task: TrainTask, trained: Trained) -> dict[str, Any]:
     """What the manifest says beside the files: of each model the step at which it stopped, its last loss (the mean of
-    the last twentieth of its steps, in nats a token), and how often its arm came round; and how fast the stack was.
+    the last twentieth of its steps, in nats a token), how often its arm came round, and its share of the seconds that
+    devices were at work for all budgets together; and how fast the stack was.
     """
+    seconds = task.devices * trained.seconds / len(task.trials)
     models = {
         f"{trial.id}/{endpoint.tokens}": {
             "stopped": endpoint.stopped[at],
             "loss": last_loss(endpoint.losses[at]),
             "epochs": round(stream.epochs(endpoint.tokens), 4),
+            "device_seconds": round(seconds, 3),
         }
         for at, trial in enumerate(task.trials)
         for stream in [stream_of(task.store, trial)]

@@ -1,8 +1,9 @@
 """What a run needs to go on bit for bit: one file in its folder, replaced whole, and a file for each endpoint reached.
 
-`state.safetensors` holds weights, moments and losses so far of the trunk and, within a decay, of the branch; its
-metadata says of which run it is. `endpoint-TOKENS.safetensors` is written before any state that lies behind it. No
-other file is kept: a folder never holds more than the endpoints and twice the state, that is while it is replaced.
+`state.safetensors` holds weights, moments and losses so far of the trunk and, within a decay, of the branch, and what
+they took; its metadata says of which run it is. `endpoint-TOKENS.safetensors` is written before any state that lies
+behind it. No other file is kept: a folder never holds more than the endpoints and twice the state, that is while it is
+replaced.
 """
 
 from __future__ import annotations

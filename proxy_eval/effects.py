@@ -1,9 +1,9 @@
 """What a rule does to a metric: differences from the control, whether to pair, and their worth in tokens.
 
 Values are arrays [..., arms, seeds] and the control's [..., seeds], one number for each run, NaN where there is none
-(not yet run, or stopped); leading dimensions are independent experiments. Higher is better everywhere: `oriented` turns
-the metrics of which less is better, and nothing else looks at a sign. Delta = with the rule minus without it, whatever
-the design.
+(not yet run, or stopped); leading dimensions are independent experiments. Higher is better everywhere:
+`looks.higher_better` turns the metrics of which less is better, and nothing else looks at a sign. Delta = with the rule
+minus without it, whatever the design.
 
 The model at one rung: y[a, s] = mu + Delta[a] + seed[s] + noise[a, s]. A *seed* is an initialisation and an order of
 documents together. Where runs of one seed share enough of their luck (rho >= SHARED), the control runs the arms' seeds,
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from filters.errors import InputError
-from proxy_eval.noise_bank import PAIRS_SHARE, Variance, worth
+from proxy_eval.noise_bank import PAIRS_SHARE, Variance, family, worth
 
 Floats = NDArray[np.float64]
 
@@ -30,11 +30,6 @@ Floats = NDArray[np.float64]
 SHARED = 0.3
 
 ENDPOINTS = (0.5, 1.0, 2.0)  # budgets at which the control's runs are decayed and measured
-
-
-def oriented(values: Floats, *, lower_is_better: bool) -> Floats:
-    """Return the values with higher better."""
-    return -values if lower_is_better else values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +71,27 @@ def unpaired_effects(values: Floats, control: Floats, *, rho: float = 0.0) -> Ef
     """
     count, mean, own = moments(values)
     control_count, control_mean, control_own = moments(control[..., None, :])
-    both = ((own.value, control_own.value), (own.df, control_own.df))
-    value, df = (np.concatenate(parts, axis=-1) for parts in both)
     return Effects(
         estimate=mean - control_mean,
         unscaled=inverse(count) + inverse(control_count),
         own=own,
-        others=of_the_others(own, Variance(value=value, df=df), correlation=rho),
+        others=of_the_others(own, with_control(own, control_own), correlation=rho),
     )
+
+
+def with_control(own: Variance, control: Variance) -> Variance:
+    """Return the variances of the arms' runs and of the control's, [..., arms + 1]."""
+    value, df = (np.concatenate(parts, axis=-1) for parts in ((own.value, control.value), (own.df, control.df)))
+    return Variance(value=value, df=df)
+
+
+def noise_of_all(values: Floats, control: Floats, *, paired: bool, rho: float = 0.0) -> Variance:
+    """Return one variance [...] for all arms together, in whatever order they stand: of a paired difference, or of a
+    run, the control's and those of arms that share rho of their variance.
+    """
+    if paired:
+        return family(moments(values - control[..., None, :])[2], PAIRS_SHARE)
+    return family(with_control(moments(values)[2], moments(control[..., None, :])[2]), rho)
 
 
 def moments(values: Floats) -> tuple[Floats, Floats, Variance]:
@@ -164,12 +172,11 @@ class Curve:
 def gains(endpoints: Floats, differences: Variance) -> Effects:
     """Return the control's gains [..., 2], below and above, from its decayed endpoints [..., 3, seeds].
 
-    With few seeds their own noise is hardly known, so `others` is `differences` [..., 1], the variance of a difference
-    of two runs, of one seed where seeds are shared: two endpoints of one trunk have no more in common than that at
-    worst.
+    With few seeds their own noise is hardly known, so `others` is `differences` [...], the variance of a difference of
+    two runs, of one seed where seeds are shared: two endpoints of one trunk have no more in common than that at worst.
     """
     count, mean, own = moments(endpoints[..., 1:, :] - endpoints[..., :-1, :])
-    others = Variance(value=differences.value * np.ones(2), df=differences.df * np.ones(2))
+    others = Variance(value=differences.value[..., None] * np.ones(2), df=differences.df[..., None] * np.ones(2))
     return Effects(estimate=mean, unscaled=inverse(count), own=own, others=others)
 
 
@@ -189,6 +196,12 @@ def doublings(gain: Floats, below: Floats, above: Floats) -> Floats:
     root = np.sqrt(np.maximum(slope**2 + 4 * bend * inside, 0.0))
     u = 2 * inside / np.where(rises, slope + root, np.nan)
     return np.where(rises, np.where(gain > above, np.inf, np.where(gain < -below, -np.inf, u)), np.nan)
+
+
+def gain_worth(u: Floats, below: Floats, above: Floats) -> Floats:
+    """Return the gain that u doublings are worth within [-1, 1], which `doublings` turns back into u."""
+    slope, bend = (below + above) / 2, (above - below) / 2
+    return np.where(slope > 2 * np.abs(bend), slope * u + bend * u**2, np.nan)
 
 
 def token_equivalents(interval: Interval, curve: Curve) -> Interval:

@@ -109,7 +109,7 @@ class Arm(Said):
 
 class Expected(Said):
     """What is known beforehand of runs at a rung, in units of the metric; the plan is reckoned with it. What is left
-    out comes from the noise bank or is measured, and is guessed until then.
+    out comes from the noise bank, noise and rho else from the pool's calibration, or is guessed until it is measured.
     """
 
     noise: Positive | None = None
@@ -120,7 +120,7 @@ class Expected(Said):
     """Correlation of runs of one seed; where it is given no pilot measures it. From 0.3 on the control runs the arms'
     seeds."""
     tokens_per_second: Positive | None = None
-    """Of one device. Left out: measured here."""
+    """Of one device, a GPU or all cores of a machine. Left out: measured, here or on the cluster that is joined."""
 
 
 class Rung(Said):

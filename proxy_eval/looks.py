@@ -15,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filters.rule import Bools
-from proxy_eval.confidence import false_discovery_rates, fixed_interval, p_values, shrunk, standard_error
+from proxy_eval.confidence import equivalence, false_discovery_rates, fixed_interval, p_values, shrunk, standard_error
 from proxy_eval.effects import (
     Effects,
     Interval,
     doublings,
+    gain_worth,
     moments,
+    noise_of_all,
     paired_effects,
     pairing,
     signal_to_noise,
     unpaired_effects,
 )
-from proxy_eval.noise_bank import UNKNOWN, Entry, Variance, disagreement, moderated, pooled
+from proxy_eval.noise_bank import UNKNOWN, Entry, Variance, disagreement, family, moderated, pooled
 from proxy_eval.planner import Design
-from proxy_eval.verdict import Budget, Runs, intervals
+from proxy_eval.verdict import Budget, Runs, intervals, rope_in_doublings
 
 Floats = NDArray[np.float64]
 LEVEL = 0.05  # of the intervals that set no verdict: one look, one arm
@@ -95,10 +97,7 @@ def fixed_by(
     noise, gain = float(design.rung.noise.value), design.rung.gain
     found, low, high = design.rung.rho if rho is None else rho, None, None
     if values is not None and endpoints is not None:
-        _, _, each = moments(values)
-        df = each.df.sum()
-        mean = np.asarray((each.value * each.df).sum() / df if df > 0 else 0.0)
-        together = pooled(Variance(value=mean, df=df), priors["run"])
+        together = pooled(family(moments(values)[2], correlation=0.0), priors["run"])
         measured = float(moments(endpoints[2] - endpoints[0])[1]) / 2
         noise = float(together.value) or noise
         gain = measured if measured > 0 else gain
@@ -162,17 +161,20 @@ def turned(interval: Interval, where: Bools) -> Interval:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Beside:
-    """What no verdict reads: Delta in units of the metric [A] with 95 % intervals of one look and standard errors, its
-    variances, and over the arms that are judged (NaN elsewhere) adjusted p-values (Benjamini & Hochberg), and estimates
-    shrunk against the winner's curse, in doublings. `alike` [A]: p-value of an F test that the arm's own variance is
-    that of the others. `deviation`: standard deviation of a run, or of a paired difference where seeds are shared;
-    `snr`: the largest difference between judged arms, the control among them, over it.
+    """What no verdict reads, [A]: Delta in units of the metric with 95 % intervals of one look and standard errors, its
+    variances; `alike`: p-value of an F test that the arm's own variance is that of the others; and, of arms that are
+    judged (NaN elsewhere), adjusted p-values of no effect (`discovery`, Benjamini & Hochberg), p-values that the effect
+    is beyond the ROPE (`equivalence`, two one-sided tests: below 0.05 the 90 % interval lies inside), and estimates
+    shrunk against the winner's curse, in doublings. Doublings and the ROPE are on the control's curve as it was found,
+    without its error. `deviation`: standard deviation of a run, or of a paired difference where seeds are shared, of
+    all arms together; `snr`: the largest difference between judged arms, the control among them, over it.
     """
 
     effects: Effects
     interval: Interval
     error: Floats
     discovery: Floats
+    equivalence: Floats
     shrunk: Floats
     alike: Floats
     deviation: float
@@ -185,30 +187,39 @@ def beside(table: Table, design: Design, fixed: Fixed) -> Beside:
     noise = moderated(effects.own, effects.others, UNKNOWN)
     interval = turned(fixed_interval(effects, noise, LEVEL), table.in_base)
     error = standard_error(effects, noise)
-    judged = table.judged & np.isfinite(error) & (error > 0) & np.isfinite(interval.estimate)
-    discovery, drawn = (np.full(len(table.names), np.nan) for _ in range(2))
+    judged = table.judged & np.isfinite(error) & (error > 0) & np.isfinite(effects.estimate)
+    discovery, equal, drawn = (np.full(len(judged), np.nan) for _ in range(3))
     if judged.any():
+        ends = moments(table.runs.endpoints)[1]
+        below, above = ends[1] - ends[0], ends[2] - ends[1]
+        edges = gain_worth(rope_in_doublings(design.rope) * np.array([-1.0, 1.0]), below, above)
         with np.errstate(divide="ignore", invalid="ignore"):  # of arms that are not judged
             discovery[judged] = false_discovery_rates(p_values(effects, noise)[judged])
-        curve = moments(table.runs.endpoints)[1]
+            equal[judged] = equivalence(effects, noise, *edges)[judged]
         sign = np.where(table.in_base, -1.0, 1.0)[judged]
         raw = shrunk(effects.estimate[judged] * sign, error[judged]) * sign
-        drawn[judged] = sign * doublings(raw, curve[1] - curve[0], curve[2] - curve[1])
-    means = effects.estimate[judged]
-    everyone = pooled(effects.own, effects.others)
-    deviation = float(np.sqrt(everyone.value[..., 0])) if len(everyone.value) else 0.0
-    spread = np.append(means, 0.0)  # the control is one of them
-    snr = float(signal_to_noise(spread, np.asarray(deviation))) if deviation > 0 and len(means) else float("nan")
+        drawn[judged] = sign * doublings(raw, below, above)
+    deviation = deviation_of_all(table, design)
+    spread = np.append(effects.estimate[judged], 0.0)  # the control is one of them
+    snr = float(signal_to_noise(spread, np.asarray(deviation))) if deviation > 0 and judged.any() else float("nan")
     return Beside(
         effects=effects,
         interval=interval,
         error=error,
         discovery=discovery,
+        equivalence=equal,
         shrunk=drawn,
         alike=disagreement(effects.own, effects.others),
         deviation=deviation,
         snr=snr,
     )
+
+
+def deviation_of_all(table: Table, design: Design) -> float:
+    """Standard deviation of a run, or of a paired difference where seeds are shared; 0 where it is unknown."""
+    away = table.same[:, None] & design.shared
+    values = np.where(away, np.nan, table.runs.values)
+    return float(np.sqrt(noise_of_all(values, table.runs.control, paired=design.shared).value))
 
 
 def effects_of(table: Table, design: Design) -> Effects:

@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import stats
 
 from filters.errors import InputError, OutputError
 
@@ -74,6 +74,14 @@ def blurred(known: Variance, spread: float) -> Variance:
     return Variance(value=known.value, df=known.df / (1 + known.df / spread))
 
 
+def family(members: Variance, correlation: float) -> Variance:
+    """Return the pooled variance [...] of samples [..., m] that are correlated, at the df that it is `worth`."""
+    df = np.asarray(members.df.sum(axis=-1))
+    total = (members.value * members.df).sum(axis=-1)
+    value = np.divide(total, df, out=np.zeros_like(df), where=df > 0)
+    return Variance(value=value, df=worth(df, (members.df > 0).sum(axis=-1), correlation))
+
+
 def worth(df: Floats, members: NDArray[np.int64], correlation: float) -> Floats:
     """Return the degrees of freedom of the pooled variance of `members` samples that have `df` together.
 
@@ -107,26 +115,6 @@ def moderated(
     return pooled(own, blurred(family, arm_df))
 
 
-def spread_df(estimates: Variance) -> float:
-    """Return how alike the variances of a family are, as degrees of freedom: large is alike, infinite is one variance.
-
-    Smyth (2004), section 6.2: the variance of log s^2 beyond trigamma(df / 2) is trigamma(spread / 2). A figure for
-    reports: from ten arms of three seeds its own standard error exceeds what ARM_DF stands for. Raises InputError below
-    three.
-    """
-    used = (estimates.df > 0) & (estimates.value > 0)
-    if used.sum() < 3:
-        raise InputError(
-            f"The spread of variances needs three of them, and here are {used.sum()}: run more arms or seeds."
-        )
-    half = estimates.df[used] / 2
-    logs = np.log(estimates.value[used]) - special.digamma(half) + np.log(half)
-    excess = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, half)))
-    if excess <= special.polygamma(1, 1e6):
-        return float("inf")
-    return 2 * float(optimize.brentq(lambda half: special.polygamma(1, half) - excess, 1e-6, 1e6))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """What one campaign measured at one rung: the variances of its arms, in squared units of the metric."""
@@ -157,20 +145,6 @@ def with_entries(bank: Bank, entries: Iterable[Entry]) -> Bank:
     return Bank(entries=tuple(by_key[k] for k in sorted(by_key)))
 
 
-def union(first: Bank, second: Bank) -> Bank:
-    """Return what two copies of a bank hold together; of two states of one campaign that with more degrees of freedom.
-
-    Raises InputError where a campaign has two different states of equal df: they are not one campaign.
-    """
-    merged = {key(entry): entry for entry in first.entries}
-    for entry in second.entries:
-        other = merged.get(key(entry), entry)
-        if other != entry and sum(other.dfs) == sum(entry.dfs):
-            raise InputError(f"{spelled(entry)} differs between the two banks: give one of the campaigns another name.")
-        merged[key(entry)] = max(entry, other, key=lambda state: sum(state.dfs))
-    return with_entries(Bank(), merged.values())
-
-
 def prior(
     bank: Bank, rung: str, metric: str, kind: Kind, *, campaign: str, campaign_df: float = CAMPAIGN_DF
 ) -> Variance:
@@ -188,10 +162,8 @@ def prior(
 
 def whole(entry: Entry) -> Variance:
     """Return the pooled variance of a campaign's arms."""
-    values, df = np.asarray(entry.values), np.asarray(entry.dfs)
-    total = df.sum()
-    value = np.divide(values @ df, total, out=np.zeros(()), where=total > 0)
-    return Variance(value=value, df=worth(total, (df > 0).sum(), PAIRS_SHARE if entry.kind == "pair" else 0.0))
+    arms = Variance(value=np.asarray(entry.values, np.float64), df=np.asarray(entry.dfs, np.float64))
+    return family(arms, PAIRS_SHARE if entry.kind == "pair" else 0.0)
 
 
 def read_bank(path: Path) -> Bank:

@@ -78,9 +78,9 @@ class Design:
     @property
     def others(self) -> float:
         """Degrees of freedom that the other arms have for an arm's noise at the last look, the bank left out."""
-        each, members = self.seeds - 1, np.asarray(self.arms - 1)
-        paired = worth(np.asarray(float(members * each)), members, PAIRS_SHARE)
-        return float(paired) if self.shared else float(members * each + self.control_seeds - 1)
+        if self.shared:
+            return paired_df(self.arms - 1, self.seeds)
+        return float((self.arms - 1) * (self.seeds - 1) + self.control_seeds - 1)
 
     @property
     def df(self) -> float:
@@ -90,7 +90,8 @@ class Design:
     @property
     def curve_df(self) -> float:
         """The same of each half of the control's curve, which no bank of the arms' noise knows of."""
-        return blurred_df(self.others + self.seeds - 1) + self.control_seeds - 1
+        together = paired_df(self.arms, self.seeds) if self.shared else self.others + self.seeds - 1
+        return blurred_df(together) + self.control_seeds - 1
 
     @property
     def scatter(self) -> float:
@@ -121,6 +122,11 @@ class Design:
 def filled(design: Design) -> Design:
     """Return the design with all arms that it has room for."""
     return replace(design, arms=design.arms + design.room, room=0)
+
+
+def paired_df(arms: int, seeds: int) -> float:
+    """Return the degrees of freedom that paired differences of so many arms have together."""
+    return float(worth(np.asarray(float(arms * (seeds - 1))), np.asarray(arms), PAIRS_SHARE))
 
 
 def blurred_df(df: float) -> float:
@@ -226,18 +232,22 @@ def first_with(design: Design, effect: float, wanted: float) -> Design | None:
 
 @dataclass(frozen=True, kw_only=True)
 class NextLook:
-    """The price of deciding one arm: of its next seed with the control's, and the seeds to go if its estimate stays."""
+    """The price of one more seed for an arm, and the seeds to go until it is decided if its estimate stays."""
 
     cost: Cost
     seeds: int | None  # None: more than MOST_SEEDS, the effect being too close to the ROPE
 
 
-def next_look(planned: Design, seeds: int, estimate: float) -> NextLook:
-    """Return what an arm needs that is undecided at `estimate` doublings after `seeds` seeds, all others being done."""
+def next_look(planned: Design, seeds: int, estimate: float, *, beside: int) -> NextLook:
+    """Return what an arm needs that is undecided at `estimate` doublings after `seeds` seeds, all others being done.
+
+    The price is that of a seed of the arm, of each of those `beside` it, which run at every look (placebos, a matched
+    removal), and of the control with its endpoints.
+    """
     now, rope = replace(planned, seeds=seeds), math.log2(1 + planned.rope)
     after = replace(planned, seeds=seeds + 1)
     control = after.control_seeds - now.control_seeds
-    price = cost_of(planned.rung, 1 + control, 1 + control * CONTROL_TOKENS)
+    price = cost_of(planned.rung, 1 + beside + control, 1 + beside + control * CONTROL_TOKENS)
     for more in range(1, MOST_SEEDS + 1):
         later = replace(planned, seeds=seeds + more)
         radius, curve = critical_value(later, planned) * later.error, rope * curve_radius(later, planned)
@@ -254,13 +264,3 @@ def seeds_for(effect: float, noise: float, *, rho: float = 0.0, level: float = 0
     """
     z = float(stats.norm.isf(level / 2) + stats.norm.ppf(wanted))
     return 2 * z**2 * (1 - rho) * (noise / effect) ** 2
-
-
-def right_at_target(effect: float, error: float, between_scales: float, *, rate: float = 1.0) -> float:
-    """Return the probability that an effect has the same sign at the target scale, all in one unit.
-
-    Phi(|effect| * rate / sqrt(error^2 + between_scales^2)): `rate` is the effect there for one here, `between_scales`
-    the standard deviation of what scales differ by, set so that known pairs come out as often right as they did
-    (DataDecide: 0.80 from 150M to 1B).
-    """
-    return float(stats.norm.cdf(abs(effect) * rate / math.hypot(error, between_scales)))

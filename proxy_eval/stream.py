@@ -277,21 +277,8 @@ class _Row:
 
 def random_mask(pool: Pool, fraction: float, salt: str) -> Bools:
     """False for a random `fraction` of the documents, by a hash of (key, salt); a larger one removes these, too."""
-    kept: Bools = (_placebo(pool, salt) >> np.uint64(11)) * 2.0**-53 >= fraction
+    kept: Bools = (_hashed(pool.keys, _salt("placebo", salt)) >> np.uint64(11)) * 2.0**-53 >= fraction
     return kept
-
-
-def random_mask_of_tokens(pool: Pool, tokens: int, salt: str) -> Bools:
-    """False for random documents that have together as close to `tokens` tokens as `random_mask` of any fraction."""
-    order = np.argsort(_placebo(pool, salt), kind="stable")
-    removed = np.concatenate([np.zeros(1, np.int64), np.cumsum(pool.counts[order])])
-    kept = np.ones(len(pool), np.bool_)
-    kept[order[: int(np.argmin(np.abs(removed - tokens)))]] = False
-    return kept
-
-
-def _placebo(pool: Pool, salt: str) -> Hashes:
-    return _hashed(pool.keys, _salt("placebo", salt))
 
 
 def _salt(*said: object) -> np.uint64:

@@ -62,7 +62,8 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """An endpoint for each budget, rising; speed and waiting are of this process since it started or resumed.
+    """An endpoint for each budget, rising; seconds, speed and waiting are of all processes that worked on it, those
+    that were killed up to their last checkpoint.
 
     `tokens_per_second` is over all members, `waiting` the share of time in which a step waited for its data.
     `peak_bytes` is the device's memory; on a CPU the whole process's.
@@ -77,7 +78,9 @@ class Trained:
 
 @dataclass(kw_only=True)
 class Run:
-    """A training under way: the trunk, the branch that is being decayed, the endpoints reached, and the time spent."""
+    """A training under way: the trunk, the branch that is being decayed, the endpoints reached, and the time spent, as
+    if one process had begun it and never stood still.
+    """
 
     engine: Engine
     members: Sequence[Member]
@@ -165,12 +168,24 @@ def restore(position: Position, name: str, tensors: dict[str, torch.Tensor]) -> 
     position.stopped[:] = tensors[f"{name}.stopped"]
 
 
+def took(run: Run) -> dict[str, torch.Tensor]:
+    """What the run has taken so far: seconds, those of them that steps waited for data, and tokens, float64."""
+    return {"took": torch.tensor([time.perf_counter() - run.began, run.waited, run.tokens], dtype=torch.float64)}
+
+
+def go_on_from(run: Run, before: torch.Tensor | None) -> None:
+    """Count what earlier processes have taken, of two that are read the later; None where a file does not say."""
+    if before is not None and before[2] >= run.tokens:
+        seconds, run.waited, run.tokens = float(before[0]), float(before[1]), int(before[2])
+        run.began = time.perf_counter() - seconds
+
+
 def save_if_due(run: Run) -> None:
     """The state is on disk if its last write lies `every_seconds` back; rank 0 writes."""
     if run.folder is None or run.engine.rank.number or time.perf_counter() - run.saved < run.every_seconds:
         return
     tensors = saved(run.trunk, "trunk") | (saved(run.branch, branch_name(run)) if run.branch else {})
-    write(run.folder / STATE, run.description, tensors)
+    write(run.folder / STATE, run.description, tensors | took(run))
     run.saved = time.perf_counter()
 
 
@@ -182,6 +197,7 @@ def resume(run: Run) -> None:
         stored = read(run.folder / endpoint_name(budget), run.description)
         if stored is None:
             break
+        go_on_from(run, stored.pop("took", None))
         losses, stopped = stored.pop("losses").numpy(), stored.pop("stopped").tolist()
         run.endpoints.append(Endpoint(tokens=budget, weights=stored, losses=losses, stopped=steps_of(stopped)))
     if len(run.endpoints) == len(run.engine.training.budgets):
@@ -189,6 +205,7 @@ def resume(run: Run) -> None:
     tensors = read(run.folder / STATE, run.description)
     if tensors is None:
         return
+    go_on_from(run, tensors.get("took"))
     restore(run.trunk, "trunk", tensors)
     if f"{branch_name(run)}.losses" in tensors:  # else of an endpoint that was reached after the state was written
         run.branch = run.trunk.copy()
@@ -219,7 +236,7 @@ def reach(run: Run, position: Position, budget: int) -> None:
     if run.folder is not None and run.engine.rank.number == 0:
         numbers = {"losses": torch.from_numpy(endpoint.losses), "stopped": torch.from_numpy(position.stopped)}
         path = run.folder / endpoint_name(budget)
-        write(path, run.description, {**endpoint.weights, **numbers})
+        write(path, run.description, {**endpoint.weights, **numbers, **took(run)})
     run.endpoints.append(endpoint)
 
 

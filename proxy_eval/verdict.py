@@ -23,8 +23,17 @@ from numpy.typing import NDArray
 
 from filters.errors import InputError
 from proxy_eval.confidence import sequence
-from proxy_eval.effects import Curve, Interval, gains, paired_effects, spelled, token_equivalents, unpaired_effects
-from proxy_eval.noise_bank import UNKNOWN, Variance, moderated, pooled
+from proxy_eval.effects import (
+    Curve,
+    Interval,
+    gains,
+    noise_of_all,
+    paired_effects,
+    spelled,
+    token_equivalents,
+    unpaired_effects,
+)
+from proxy_eval.noise_bank import UNKNOWN, Variance, moderated
 from proxy_eval.planner import Design, NextLook, curve_mixture
 
 Floats = NDArray[np.float64]
@@ -133,16 +142,15 @@ def intervals(
     hold where the curve's two do. `other_seeds`: unpaired even where seeds are shared, for an A/A placebo (and its bank
     is of "run").
     """
-    shared = design.shared and not other_seeds
+    shared, rho = design.shared and not other_seeds, design.rung.rho if design.shared else 0.0
     if shared:
         effects, planned = paired_effects(runs.values, runs.control), design
     else:
-        effects = unpaired_effects(runs.values, runs.control, rho=design.rung.rho if design.shared else 0.0)
+        effects = unpaired_effects(runs.values, runs.control, rho=rho)
         planned = replace(design, rung=replace(design.rung, rho=0.0))
     raw = sequence(effects, moderated(effects.own, effects.others, bank), planned.mixture)
-    everyone = pooled(effects.own, effects.others)  # the same for any arm, as far as its values go
-    difference = Variance(value=everyone.value[..., :1] * (1 if shared else 2), df=everyone.df[..., :1])
-    halves = gains(runs.endpoints, difference)
+    noise = noise_of_all(runs.values, runs.control, paired=shared, rho=rho)
+    halves = gains(runs.endpoints, Variance(value=noise.value * (1 if shared else 2), df=noise.df))
     both = sequence(halves, moderated(halves.own, halves.others, doubling_bank), curve_mixture(design, curve_level))
     below, above = (
         Interval(estimate=both.estimate[..., [i]], low=both.low[..., [i]], high=both.high[..., [i]]) for i in (0, 1)

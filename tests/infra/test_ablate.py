@@ -18,8 +18,9 @@ from filters.errors import InputError, OutputError
 from filters.rule import Bools
 from infra.ablate import OWN_SEEDS, SAME_SEEDS, Measured, Run, State, ablate, as_begun
 from infra.experiment_arms import MATCHED
+from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated, planned_experiment
-from infra.experiment_results import Results, encoded, results_of
+from infra.experiment_results import Results, encoded
 from infra.experiments import note_noise, priors_of
 from infra.local_store import LocalStore
 from infra.training import calibration_name
@@ -253,7 +254,7 @@ def test_a_plan_is_priced_run_by_run_and_says_what_it_guesses(pool: Pool, tmp_pa
 
 
 def test_a_rung_is_calibrated_for_its_pool_or_refused(pool: Pool, tmp_path: Path) -> None:
-    rungs = f"  - {{size: 1M, tokens: {TOKENS}, context: 32, expected: {{tokens_per_second: 1e3}}}}"
+    rungs = f"  - {{size: 1M, tokens: {TOKENS}, expected: {{tokens_per_second: 1e3}}}}"
     plan = planned(experiment(pool, tmp_path, rungs=rungs), pool)
     with pytest.raises(InputError, match="was never calibrated"):
         check_calibrated(plan)
@@ -321,8 +322,7 @@ def test_keep_waits_for_gold_answers_and_for_the_second_learning_rate(pool: Pool
         found, _ = run(plan, LocalStore(tmp_path / field), trainer)
         good = found.arms[0]
         assert good.verdict == "UNDECIDED" and expected in good.reason
-        assert good.next_look is not None and good.next_look["cost"]["runs"] >= 1
-        assert good.seeds == 6
+        assert good.next_look is None and good.seeds == 6  # more seeds would not mend it
 
 
 @pytest.mark.parametrize("stop_after", [0, 4, 13, 25, 40])

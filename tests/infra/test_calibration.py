@@ -33,20 +33,23 @@ from proxy_eval.effects import ENDPOINTS
 SAID = {"tokenizer": {"vocabulary": 400}}
 
 
-def scored(arm: str, rate: float, seed: int, bits: float | None) -> Scored:
-    said = {"arm": arm, "learning_rate": rate, "seed": seed, "sources": [{"pool_sha256": "p"}]}
+def scored(arm: str, rate: float, seed: int, bits: float, *, stopped: int | None = None) -> Scored:
+    said = {"arm": arm, "learning_rate": rate, "seed": seed, "sources": [{"pool_sha256": "p"}], "stopped": stopped}
     return Scored(model=Model(label="m", said=said), said={"panel": {"macro": bits, "sha256": "s"}})
 
 
 def swept(
     effects: dict[float, tuple[float | None, ...]], *, bits: dict[float, float], schedule: str = "wsd"
 ) -> Calibration:
-    """A sweep in which each seed has this effect at each rate, around these bits; None: its clean model diverged."""
+    """A sweep in which each seed has this effect at each rate, around these bits; None: its clean model diverged, and
+    is scored with its last finite weights, much the better.
+    """
     results = []
     for rate, by_seed in effects.items():
         for seed, effect in enumerate(by_seed):
             results.append(scored(ALL, rate, seed, bits[rate] + 0.001 * seed))
-            results.append(scored(CLEAN, rate, seed, None if effect is None else bits[rate] + 0.001 * seed + effect))
+            worth, stopped = (-0.1, 7) if effect is None else (effect, None)
+            results.append(scored(CLEAN, rate, seed, bits[rate] + 0.001 * seed + worth, stopped=stopped))
     seeds = range(len(next(iter(effects.values()))))
     return calibration_of(results, size="1M", tokens=1000, seeds=seeds, schedule=schedule)  # type: ignore[arg-type]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,26 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
-from filters.errors import InputError
+from filters.errors import ClusterError, InputError, OutputError
 from infra import experiments
 from infra.cli_ablate import ablate
 from infra.commit import committed, read_manifest, read_manifests
-from infra.experiments import two_digits
+from infra.experiments import (
+    Workshop,
+    alone_with,
+    campaign_name,
+    device_seconds,
+    device_speed,
+    put_into_bank,
+    two_digits,
+)
 from infra.local_store import LocalStore
+from infra.placement import device_of
 from infra.pool import make_pool
 from infra.proxies import panel_of
 from infra.training_work import TRAIN
 from proxy_eval.experiment import Experiment
+from proxy_eval.noise_bank import Bank, Entry, read_bank, with_entries, write_bank
 from tests.annotated_run import annotated_run
 from tests.conftest import warc_record
 
@@ -135,6 +147,90 @@ def test_a_file_or_a_recipe_with_what_it_needs_must_be_named(
 @pytest.mark.parametrize(("count", "expected"), [(2_000_000, 2_000_000), (123_456.7, 120_000), (99, 99), (7, 7)])
 def test_budgets_are_rounded_down_to_two_digits(count: float, expected: int) -> None:
     assert two_digits(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("fineweb@datatrove-0.10", "left-out-fineweb@datatrove-0.10-abcdef01"),
+        ("folder/mine.yaml", "left-out-mine-abcdef01"),
+        ("my rules.yml", "left-out-my-rules-abcdef01"),
+        ("x" * 80, f"left-out-{'x' * 46}-abcdef01"),
+    ],
+)
+def test_the_campaign_of_a_written_experiment_is_named_after_recipe_and_pool(recipe: str, name: str) -> None:
+    said = Experiment.model_json_schema()["properties"]["name"]
+    assert campaign_name(recipe, "abcdef0123") == name
+    assert re.search(said["pattern"], name) and len(name) <= said["maxLength"]
+
+
+def test_two_experiments_that_end_at_once_are_both_in_the_bank(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "bank.json"
+    ours, theirs = (
+        Entry(rung="r", metric="m", kind="run", campaign=name, values=(1.0,), dfs=(3.0,)) for name in ("a", "b")
+    )
+    with alone_with(path):
+        other = threading.Thread(target=put_into_bank, args=(path, [theirs]))
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        write_bank(with_entries(Bank(), [ours]), path)
+    other.join()
+    assert {entry.campaign for entry in read_bank(path).entries} == {"a", "b"}
+
+
+def test_a_bank_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="name a bank in a folder that can be"):
+        put_into_bank(tmp_path / "file" / "bank.json", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"device_seconds": 12.5, "tokens_per_second": 1e9}, 12.5),
+        ({"tokens_per_second": 500.0}, 2.0),
+        ({"tokens_per_second": 0.0}, 10.0),
+    ],
+)
+def test_what_a_model_took_is_what_its_run_says_else_is_reckoned_from_its_speed(
+    said: dict[str, float], seconds: float
+) -> None:
+    assert device_seconds(said, 1000, planned=100.0) == seconds
+
+
+def test_where_a_look_trains_is_not_decided_by_a_run_that_a_kill_left_over() -> None:
+    asked: list[int] = []
+
+    def placement(todo: Sequence[Any]) -> Any:
+        asked.append(len(todo))
+        return f"of {len(todo)}"
+
+    given: dict[str, Any] = dict.fromkeys(("store", "labels", "progress", "scoring", "cluster", "task_seconds"))
+    place: Callable[[int, list[Any]], Any] = Workshop(**given, placement=placement).place
+    assert [place(0, [None] * count) for count in (1, 10, 1, 12)] == ["of 1", "of 10", "of 1", "of 10"]
+    place(1, [None] * 10)
+    assert asked == [1, 10, 10]
+
+
+def test_a_plan_for_a_cluster_has_the_speed_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    answer: dict[int, float] | str = {1: 100.0, 2: 180.0, 4: 170.0}
+
+    def there(training: Any, *given: Any) -> dict[int, float] | str:
+        asked.append(given)
+        return answer
+
+    monkeypatch.setattr(experiments, "speeds_there", there)
+    where: dict[str, Any] = {"device": "cuda", "members": 16, "allow_unauthenticated": False}
+    training: Any = None
+    assert device_speed(training, **where, address="auto") == 180.0 and asked == [(16, "cuda", "auto", False)]
+    answer = "not measured, no device of the cluster was free within 600 s"
+    with pytest.raises(ClusterError, match=r"no device of the cluster was free .* name `expected:"):
+        device_speed(training, **where, address="auto")
+    if device_of("auto") == "cpu":
+        with pytest.raises(InputError, match="torch sees no GPU here"):
+            device_speed(training, **where, address=None)
 
 
 @pytest.mark.full

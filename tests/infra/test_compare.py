@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,17 @@ from infra import cli_compare, experiments
 from infra.ablate import Measured, Run, ablate
 from infra.cli import app, main
 from infra.commit import FileEntry
-from infra.comparison import POINTS, Report, band_of, compare, comparison_json, read_report
+from infra.comparison import POINTS, Report, band_of, compare, comparison_json, deciding_runs, read_report
+from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan
-from infra.experiment_results import RESULTS, Bounds, encoded, read_results, results_of
+from infra.experiment_results import RESULTS, Bounds, encoded, read_results
 from infra.experiments import plan_of, reads_of
 from infra.local_store import LocalStore
 from infra.pool import make_pool, run_of
 from infra.pool_files import read_said
 from infra.proxies import panel_of
 from infra.removed_samples import EXCERPT, SHOWN, some_rows
+from infra.repetition import comment, repetition
 from infra.score_export import export_scores
 from infra.training_work import METRICS
 from proxy_eval.experiment import Experiment, parse_experiment
@@ -124,6 +125,7 @@ def put_model(store: LocalStore, plan: Plan, run: Run, label: str) -> None:
     said = {
         "arm": run.arm,
         "seed": run.seed,
+        "stopped": None,
         "parameters": 1_400_000,
         "sources": [asdict(reads_of(store, plan.arm(run.arm)))],
         "files": {"metrics.parquet": asdict(entry), "model.safetensors": asdict(weights)},
@@ -132,10 +134,8 @@ def put_model(store: LocalStore, plan: Plan, run: Run, label: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(pool: Path) -> Iterator[Plan]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(experiments, "speed_here", lambda training, *, device, members: 1e3)
-        yield plan_of(experiment(pool))
+def plan(pool: Path) -> Plan:
+    return plan_of(experiment(pool))
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +235,27 @@ def test_what_is_gone_is_said_and_the_verdicts_stand(report: Report, pool: Path,
     assert without.results == report.results and without.curves == report.curves and without.samples == {}
     assert any("samples: none can be shown" in note for note in without.notes)
     assert any("gone, or changed since" in line for line in without.repeat)
+    for part in (pool / "run" / "text").glob("*.parquet"):
+        part.rename(part.with_suffix(".away"))
+    try:
+        unread = read_report(report.place)
+    finally:
+        for part in (pool / "run" / "text").glob("*.away"):
+            part.rename(part.with_suffix(".parquet"))
+    assert unread.results == report.results and unread.samples == {}
+    assert [note.split(".")[0] for note in unread.notes] == ["samples: none can be shown"]
+    assert not any("gone" in line for line in unread.repeat)  # the run itself is there
+
+
+def test_runs_of_the_pilot_alone_stand_in_no_curve(report: Report) -> None:
+    (rung,) = report.results.rungs
+    control = replace(
+        report.results.control, runs=tuple(replace(run, pilot=False) for run in report.results.control.runs)
+    )
+    every = deciding_runs(control, rung)
+    assert len(every) > 1 and {run.tokens for run in every} == {TOKENS}
+    piloted = [replace(run, pilot=run.seed == every[0].seed) for run in control.runs]
+    assert deciding_runs(replace(control, runs=tuple(piloted)), rung) == every[1:]
 
 
 def test_where_there_is_no_experiment_the_command_that_makes_one_is_named(
@@ -261,6 +282,23 @@ def test_what_is_to_be_repeated_is_a_script_that_this_version_understands(report
     assert Experiment.model_validate(report.results.experiment).sha256 == plan.experiment.sha256
 
 
+def test_nothing_that_another_wrote_into_results_is_a_command_of_the_script(report: Report, tmp_path: Path) -> None:
+    live = "1M; touch live\ntouch live #`touch live`$(touch live)"
+    said = json.loads(json.dumps(report.results.experiment))
+    said |= {"pool": live, "panel": live, "arms": [{**arm, "pool": f"{live}'"} for arm in said["arms"]]}
+    (rung,) = report.results.rungs
+    rung = replace(rung, size=live, name=live, calibration={"rates": [], "panel_sha256": "p"})
+    identity = {**report.results.identity, "panel": "p", "tasks": live}
+    found = replace(
+        report.results, name=live, experiment=said, experiment_sha256=live, rungs=(rung,), identity=identity
+    )
+    script = "\n".join([*repetition(live, found), comment(live)])
+    asked = f"gristmill() {{ echo $1 >> asked; }}; jq() {{ :; }}\n{script}"
+    subprocess.run(["bash", "-c", asked], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["asked", "experiment.yaml"]
+    assert (tmp_path / "asked").read_text().split() == ["calibrate", "compare", "ablate"]
+
+
 def test_two_experiments_are_compared_where_they_judged_the_same(report: Report, pool: Path, tmp_path: Path) -> None:
     again = compare(report, report)
     assert [one.note for one in again.changes] == ["same pool, control, models and metric"] * 2
@@ -279,9 +317,12 @@ def test_intervals_that_lie_apart_and_other_promises_are_said(report: Report) ->
     moved = replace(first.arms[0], doublings=replace(first.arms[0].doublings, low=0.8, high=0.9))
     pooled = replace(first.arms[1], pool="f" * 64)
     second = replace(first, arms=(moved, pooled), error=0.1)
+    longer = {**first.identity, "rungs": [[*first.identity["rungs"][0][:3], 64]]}
     apart, elsewhere = compare(report, replace(report, results=second)).changes
     assert apart.note.endswith("the intervals lie apart; verdicts by another ROPE or error")
     assert elsewhere.note == "not comparable: another pool"
+    (change, _) = compare(report, replace(report, results=replace(first, identity=longer))).changes
+    assert change.note == "not comparable: context 32 and 64"
 
 
 def test_an_experiment_reads_from_its_verdicts_to_its_price(
@@ -300,19 +341,40 @@ def test_an_experiment_reads_from_its_verdicts_to_its_price(
     assert any(line.startswith("noise ") and "rho" in line for line in lines)
 
 
+def test_noise_that_no_pilot_measured_is_said_to_be_planned(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    (rung,) = report.results.rungs
+    for fixed, said in (
+        (replace(rung.fixed, rho_low=0.2, rho_high=0.9), False),
+        (replace(rung.fixed, rho_low=None, rho_high=None), True),
+    ):
+        cli_compare.show_rung(replace(rung, fixed=fixed))
+        (noise,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("noise"))
+        assert ("as planned, no pilot" in noise) is said
+
+
+def test_ablate_ends_with_what_compare_prints(
+    report: Report, pool: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    path = tmp_path / "small.json"  # which is YAML
+    path.write_text(json.dumps(experiment(pool).model_dump(mode="json")))
+    monkeypatch.setattr(experiments, "run_experiment", lambda plan, out, **how: report.results)
+    code, printed, _ = typed("ablate", path, "--out", report.place, "--quiet")
+    again, shown, _ = typed("compare", report.place)
+    assert code == again == 0 and printed.startswith(shown) and "results.json" in printed.removeprefix(shown)
+
+
 def test_sixty_arms_are_legible_in_eighty_columns(
-    report: Report, narrow: None, capsys: pytest.CaptureFixture[str]
+    report: Report, narrow: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(cli_compare, "width_here", lambda: 80)
     some = report.results.arms[0]
     undecided = replace(some, verdict="UNDECIDED", next_look=NEXT)
     arms = [replace(some, name=f"gopher_repetition.top_{at}_gram", share=share(at)) for at in range(30)]
     arms += [replace(undecided, name=f"fineweb.some_rule_of_a_long_name_{at}", share=share(-at)) for at in range(30)]
     cli_compare.show(compare(replace(report, results=replace(report.results, arms=tuple(arms)))))
     lines = plain_lines(capsys.readouterr().out)
-    tables = [
-        line for line in lines if not re.match(r"(note|cost|rung|noise|sees|rates|VOID|small|panel|what) ?", line)
-    ]
-    assert max(map(len, tables)) <= 80
+    assert max(map(len, lines)) <= 80
     ranked = [line.split()[0] for line in lines if line.startswith("gopher") and "KEEP" in line]
     assert ranked == [f"gopher_repetition.top_{at}_gram" for at in reversed(range(30))]
     assert sum("…" in line for line in lines) == 0
@@ -361,118 +423,9 @@ def test_two_experiments_stand_side_by_side(report: Report, typed: Callable[...,
     assert sum("same pool, control, models and metric" in line for line in lines) == 2
 
 
-SCORES = {
-    "panel": {"macro": 2.0, "domains": {"books": {"bits_per_byte": 2.0, "standard_error": None}}},
-    "tasks": {
-        "by_task": {
-            "copa": {
-                "acc": {"mean": 0.5, "standard_error": 0.1, "items": 4},
-                "bits_per_byte": {"mean": 1.5, "standard_error": None, "items": 4},
-            },
-            "piqa": {"acc": {"mean": 0.7, "standard_error": 0.2, "items": 9}},
-        },
-        "absent": [],
-    },
-}
-
-
-@pytest.fixture
-def scored(report: Report, tmp_path: Path) -> tuple[str, str]:
-    """An experiment one of whose models has scores, and its label."""
-    label = report.results.arms[0].runs[0].label
-    shutil.copytree(Path(report.place) / "models" / label, tmp_path / "scored" / "models" / label)
-    (tmp_path / "scored" / "scores" / label).mkdir(parents=True)
-    (tmp_path / "scored" / "scores" / label / "scores.json").write_text(json.dumps(SCORES))
-    (tmp_path / "scored" / RESULTS).write_bytes(encoded(report.results))
-    return str(tmp_path / "scored"), label
-
-
-def test_scores_are_exported_as_the_harness_writes_them(
-    scored: tuple[str, str], tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
-) -> None:
-    place, label = scored
-    code, printed, _ = typed("compare", place, "--export", "lm-eval", tmp_path / "to")
-    (path,) = (tmp_path / "to").rglob("*.json")
-    found = json.loads(path.read_text())
-    assert code == 0 and "exported  1 models" in printed
-    assert path.parent.relative_to(tmp_path / "to") == Path(f"gristmill__{label}")
-    assert re.fullmatch(r"results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json", path.name)
-    assert found["results"]["copa"]["acc,none"] == 0.5 and found["results"]["copa"]["acc_stderr,none"] == 0.1
-    assert found["results"]["copa"]["bits_per_byte_stderr,none"] == "N/A"
-    assert found["results"]["panel_books"]["bits_per_byte,none"] == 2.0
-    assert found["higher_is_better"]["copa"] == {"acc": True, "bits_per_byte": False}
-    assert found["n-samples"]["piqa"] == {"original": 9, "effective": 9}
-    before = path.read_bytes()
-    assert export_scores(place, tmp_path / "to", "lm-eval") == [path] and path.read_bytes() == before
-
-
-def test_scores_are_exported_as_lighteval_writes_them(scored: tuple[str, str], tmp_path: Path) -> None:
-    place, label = scored
-    (path,) = export_scores(place, tmp_path / "to", "lighteval")
-    found = json.loads(path.read_text())
-    assert path.parent.relative_to(tmp_path / "to") == Path("results") / f"gristmill__{label}"
-    assert found["config_general"]["model_name"] == f"gristmill__{label}"
-    assert found["results"]["copa|0"] == {"acc": 0.5, "acc_stderr": 0.1, "bits_per_byte": 1.5}
-    assert found["results"]["all"]["acc"] == pytest.approx(0.6)
-    assert set(found["versions"]) == set(found["config_tasks"]) == set(found["results"]) - {"all"}
-
-
 def test_where_no_model_has_scores_the_command_that_gives_some_is_named(report: Report, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="gristmill score"):
         export_scores(report.place, tmp_path, "lm-eval")
-
-
-HARNESS = """
-import json, sys
-from lm_eval import evaluator
-from lm_eval.loggers import EvaluationTracker
-from lm_eval.models.huggingface import HFLM
-from tests.proxy_eval.harness import task_of
-model, rows, out = sys.argv[1:]
-files = {name: rows for name in ("validation", "test")}
-changed = {"task": "copa", "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-task = task_of("super_glue/copa/default.yaml", {**changed, "training_split": None})
-tracker = EvaluationTracker(output_path=out)
-lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=4)
-found = evaluator.simple_evaluate(model=lm, tasks=[task], num_fewshot=0)
-tracker.general_config_tracker.log_experiment_args("hf", {"pretrained": "gristmill/LABEL"}, None, None, False)
-tracker.save_results_aggregated(results=found, samples=None)
-"""
-
-
-@pytest.mark.full
-def test_an_export_has_the_folders_names_and_types_of_what_the_harness_writes(
-    scored: tuple[str, str], tmp_path: Path
-) -> None:
-    """lm-evaluation-harness 0.4.13 on a tiny model (tests/peers.lock)."""
-    from proxy_eval.export import export_model
-    from tests.proxy_eval.tiny import tiny_shape, tiny_tokenizer, tiny_weights
-
-    shape = tiny_shape(context=128)
-    export_model(tiny_weights(shape), 0, shape, tiny_tokenizer().json, tmp_path / "hf")
-    row = {"premise": "The mill stood.", "question": "cause", "choice1": "a", "choice2": "b", "idx": 0, "label": 0}
-    (tmp_path / "rows.jsonl").write_text(2 * (json.dumps(row) + "\n"))
-    command = [sys.executable, "-c", HARNESS, str(tmp_path / "hf"), str(tmp_path / "rows.jsonl"), str(tmp_path / "out")]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    root = Path(__file__).parents[2]
-    subprocess.run(command, cwd=root, env={**os.environ, **offline, "PYTHONPATH": str(root)}, check=True, timeout=1_500)
-    (theirs,) = (tmp_path / "out").rglob("*.json")
-    place, label = scored
-    (ours,) = export_scores(place, tmp_path / "to", "lm-eval")
-    assert str(ours.relative_to(tmp_path / "to").parent) == theirs.parent.name.replace("LABEL", label)
-    assert re.sub(r"\d", "0", ours.name) == re.sub(r"\d", "0", theirs.name)
-    found, expected = (json.loads(path.read_text()) for path in (ours, theirs))
-    assert set(found) <= set(expected), set(found) - set(expected)
-    for name in set(found) - {"config"}:
-        assert type(found[name]) is type(expected[name]), name
-    assert set(found["config"]) <= set(expected["config"])
-    one, other = found["results"]["copa"], expected["results"]["copa"]
-    assert {name for name in other if "bits" not in name} == {name for name in one if "bits" not in name}
-    assert all(type(one[name]) is type(other[name]) for name in other), (one, other)
-    for name in ("versions", "n-shot", "n-samples", "higher_is_better"):
-        assert type(found[name]["copa"]) is type(expected[name]["copa"]), name
-    assert set(found["n-samples"]["copa"]) == set(expected["n-samples"]["copa"])
-    assert found["higher_is_better"]["copa"].items() >= expected["higher_is_better"]["copa"].items()
 
 
 def test_the_experiment_in_the_documents_is_one() -> None:

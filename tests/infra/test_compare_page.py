@@ -13,11 +13,11 @@ import pytest
 
 from infra.compare_charts import ForestRow, decades, forest_marks, gain, labelled, overlap, share_axis, span, svg
 from infra.compare_page import address, page
-from infra.compare_tables import by_worth
-from infra.compare_words import signed, volume, worth, worth_interval
+from infra.compare_tables import by_worth, noise_table
+from infra.compare_words import either_way, signed, volume, worth, worth_interval
 from infra.comparison import Band, Change, Comparison, Report, Sample
 from infra.experiment_arms import Volume, Yield
-from infra.experiment_results import ArmNoise, Bounds, Results
+from infra.experiment_results import ArmNoise, Bounds, Results, VerdictName
 from infra.local_store import LocalStore
 from proxy_eval.effects import share_of_tokens
 from tests.infra.test_ablate import Trainer, experiment, planned, run
@@ -58,7 +58,7 @@ def full(results: Results, count: int) -> Results:
         worth = float(0.12 * draw.standard_t(3))
         found = around(worth, float(0.03 + 0.1 * draw.random() ** 2 + 1.5 * (at % 17 == 5)))
         assert found.estimate is not None
-        verdict = "UNDECIDED"
+        verdict: VerdictName = "UNDECIDED"
         if found.low is not None and found.low > 0.0144:
             verdict = "KEEP"
         elif found.high is not None and found.high < -0.0144:
@@ -198,7 +198,8 @@ def test_what_others_wrote_is_text_wherever_it_stands(results: Results) -> None:
     one = replace(report(made, HOSTILE), place=HOSTILE, repeat=(HOSTILE,), notes=(HOSTILE,))
     sample = Sample(key=HOSTILE, url=HOSTILE, rules=(HOSTILE,), text=HOSTILE)
     one = replace(one, samples={HOSTILE: (sample,)})
-    found = page(Comparison(reports=(one, one), changes=(Change(arm=HOSTILE, before=arm, after=None, note=HOSTILE),)))
+    changes = (Change(arm=HOSTILE, before=arm, after=None, note=HOSTILE),)
+    found = page(Comparison(reports=(one, replace(one, curves={})), changes=changes))
     elements = Elements(found)
     assert not {"script", "img"} & {tag for tag, _ in elements.found}
     assert "\u202e" not in found and "\\u{202e}" in found
@@ -206,6 +207,7 @@ def test_what_others_wrote_is_text_wherever_it_stands(results: Results) -> None:
     assert "onerror" not in names
 
 
+@pytest.mark.full
 def test_ids_are_of_one_element_each_and_every_link_within_the_page_has_its_end(results: Results) -> None:
     one = report(full(results, 3))
     elements = Elements(page(Comparison(reports=(one, one))))
@@ -222,10 +224,11 @@ def test_a_page_is_the_same_each_time(results: Results, three: str) -> None:
 
 def test_faults_stand_before_everything_and_no_verdict_holds(results: Results) -> None:
     void = replace(full(results, 3), status="void", faults=("random came out KEEP: run more seeds.",))
-    said = texts(page(Comparison(reports=(report(void),)))).split("</style>")[-1]
+    found = page(Comparison(reports=(replace(report(void), curves={}),)))
+    said = texts(found).split("</style>")[-1]
     assert said.index("VOID") < said.index("random came out KEEP") < said.index("Asked:") < said.index("Leaderboard")
     assert "Answer: none" in said and "✗ failed" in said
-    struck = re.findall(r'<(s|span) class="badge', page(Comparison(reports=(report(void),))))
+    struck = re.findall(r'<(s|span) class="badge', found)
     assert struck.count("s") == len(void.arms)
 
 
@@ -274,10 +277,32 @@ def test_few_arms_have_numbers_in_the_heat_map_and_many_only_when_pointed_at(thr
             assert int(level) * said >= 0
 
 
+def test_a_lower_training_loss_is_not_said_to_be_worth_anything(three: str) -> None:
+    assert "this says nothing of what the rule is worth" in three and "above 0 it helps" not in three
+
+
+def test_noise_that_no_pilot_measured_is_said_to_be_planned(results: Results) -> None:
+    (rung, *_) = results.rungs
+    assert rung.fixed.rho_low is not None and "no pilot" not in noise_table([rung])
+    guessed = replace(rung, fixed=replace(rung.fixed, rho_low=None, rho_high=None))
+    cells = dict(re.findall(r"<tr><th>([^<]+)</th><td[^>]*>(.*?)</td></tr>", noise_table([guessed])))
+    told = {title for title, said in cells.items() if "as planned, no pilot" in said}
+    assert told == {
+        "rho, runs of one seed", "spread of a run over seeds", "gain by twice the tokens",
+        "the same, with the noise measured",
+    }  # fmt: skip
+
+
 def test_of_many_arms_the_extremes_have_curves_and_the_page_says_so(three: str, sixty: str) -> None:
     assert "The 3 best and the 3 worst of 60 arms" in sixty and "best and the" not in three
     key = sixty[sixty.index('class="key lines"') :].split("</p>")[0]
     assert key.count("<span") == 7
+
+
+def test_tasks_are_columns_where_there_are_more_arms_and_rows_where_there_are_fewer(three: str, sixty: str) -> None:
+    for html, arms, columns in ((three, 3, 3), (sixty, 60, 2 * len(TASKS))):
+        table = html[html.index('aria-label="tasks"') :].split("</table>")[0]
+        assert table.count('<th class="n">') == columns and table.count("<td ") == arms * 2 * len(TASKS)
 
 
 def test_only_an_address_of_the_web_becomes_a_link_and_a_link_says_nothing_of_where_it_was_followed() -> None:
@@ -298,7 +323,7 @@ def test_only_an_address_of_the_web_becomes_a_link_and_a_link_says_nothing_of_wh
 
 
 def test_two_experiments_are_put_side_by_side_changed_verdicts_first(results: Results) -> None:
-    first, second = full(results, 3), full(results, 12)
+    first, second = full(results, 3), full(results, 4)
     arm = second.arms[0]
     other = replace(arm, verdict="NEUTRAL" if arm.verdict != "NEUTRAL" else "KEEP")
     changes = (
@@ -306,7 +331,7 @@ def test_two_experiments_are_put_side_by_side_changed_verdicts_first(results: Re
         Change(arm="new", before=None, after=arm, note=""),
         Change(arm="moved", before=arm, after=other, note=""),
     )
-    found = page(Comparison(reports=(report(first), report(second)), changes=changes))
+    found = page(Comparison(reports=tuple(replace(report(one), curves={}) for one in (first, second)), changes=changes))
     said = texts(found)
     assert "1 verdict of 3 arms differ" in said and "other pool" in said
     assert said.index("moved changed") < said.index("same here")
@@ -321,6 +346,7 @@ def test_worth_is_a_share_of_the_tokens_and_what_lies_beyond_the_curve_says_so()
         "&gt; +100 %", "[+14.9 %, &gt; +100 %]",
     ]  # fmt: skip
     assert "&lt; \u221250" in worth_interval(Bounds(estimate=0.0, low=None, high=0.0))
+    assert [either_way(share).replace("\u202f", " ") for share in (0.01, 0.0004)] == ["±1 %", "±0.04 %"]
     assert signed(None) == "\u2013" and signed(-0.04) == "0.0" and signed(-1.25, 2) == "\u22121.25"
     assert [volume(count) for count in (0, 999, 1_000, 999_960, 1_250_000)] == ["0", "999", "1k", "1M", "1.25M"]
 

@@ -18,15 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from filters.errors import InputError, VerifyFailed
-from infra.ablate import Measured, Run, State, ablate
+from filters.errors import InputError, OutputError, VerifyFailed
+from infra.ablate import OWN_SEEDS, Measured, Run, State, ablate, as_begun, decide
 from infra.experiment_arms import MATCHED
-from infra.experiment_plan import Plan
-from infra.experiment_results import FORMAT, RESULTS, Bounds, Results, encoded, read_results, results_of
+from infra.experiment_findings import results_of
+from infra.experiment_plan import Plan, check_calibrated
+from infra.experiment_results import FORMAT, RESULTS, Bounds, Results, encoded, read_results
 from infra.local_store import LocalStore
+from infra.training import calibration_name
 from proxy_eval.experiment import Experiment
 from proxy_eval.noise_bank import UNKNOWN
 from proxy_eval.pool import Pool, read_pool
+from proxy_eval.verdict import SAYS, Reason, Verdict
 from tests.infra.test_ablate import DOCUMENTS, GAIN, KINDS, TOKENS, Trainer, experiment, normal, planned, run
 from tests.proxy_eval.pools import numbered, pool_of
 
@@ -63,6 +66,12 @@ def test_results_read_back_as_they_were_written_and_no_others(pool: Pool, tmp_pa
             read_results(data)
     with pytest.raises(InputError, match="arms"):
         read_results(json.dumps({**json.loads(encoded(found)), "arms": 3}).encode())
+    wrong = (("arms", "verdict", "PERHAPS", "arms.0.verdict"), ("placebos", "kind", "arm", "same: its kind is arm"))
+    for where, key, other_word, said in wrong:
+        data = json.loads(encoded(found))
+        data[where][0][key] = other_word
+        with pytest.raises(InputError, match=said):
+            read_results(json.dumps(data).encode())
 
 
 def repeating(pool: Pool, tmp_path: Path, rho: float) -> Plan:
@@ -89,6 +98,107 @@ def test_an_arm_that_comes_round_again_is_held_against_its_random_removal_too(
     assert most.matched.estimate == pytest.approx(-0.3, abs=0.04)
     assert most.against_matched.estimate == pytest.approx(0.4, abs=0.05)
     assert most.against_matched.low is not None and most.against_matched.low > 0.2
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_the_next_look_at_an_arm_is_priced_with_all_that_runs_beside_it(
+    pool: Pool, tmp_path: Path, store: LocalStore, repeats: bool
+) -> None:
+    """The control over the same seeds, three placebos, and what an arm that comes round again is matched to."""
+    said = experiment(pool, tmp_path, arms=["idle"], rungs=rungs_of("1e-3", rho=0.8))
+    plan = repeating(pool, tmp_path, 0.8) if repeats else planned(said, pool)
+    edge = np.log2(1 + said.rope)
+    found, looks = run(plan, store, Trainer(plan, rho=0.8, most=edge, idle=edge, **{f"{MATCHED}most": edge}))
+    (arm,) = found.arms
+    assert arm.verdict == "UNDECIDED" and arm.reason == SAYS[Reason.INTERVAL] and arm.next_look is not None
+    assert arm.next_look["cost"]["runs"] == 1 + 1 + 3 + repeats
+    assert looks[0].arms[0].next_look is None
+
+
+@pytest.mark.parametrize("estimate", [np.inf, -np.inf, np.nan])
+def test_an_arm_whose_estimate_is_no_number_has_no_price_of_deciding_it(
+    pool: Pool, tmp_path: Path, store: LocalStore, estimate: float
+) -> None:
+    plan, states = planned(experiment(pool, tmp_path), pool), list[State]()
+    ablate(plan, store, Trainer(plan), {0: dict.fromkeys(KINDS, UNKNOWN)}, on_look=states.append)
+    (rung,) = states[-1].rungs
+    for bounds, priced in (((0.02, -0.1, 0.1), True), ((estimate, -np.inf, np.inf), False)):
+        rung.intervals["idle"], rung.looks = bounds, 6
+        decide(plan, rung, store, "idle", Verdict.UNDECIDED, Reason.INTERVAL)
+        assert (rung.decided["idle"][0].next_look is not None) is priced
+
+
+def test_what_withholds_a_verdict_is_said_at_every_look(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    plan = planned(experiment(pool, tmp_path), pool)
+    trainer = Trainer(plan)
+    trainer.gold = -1.0
+    _, looks = run(plan, store, trainer)
+    assert looks[4].status == "running" and looks[4].arms[0].verdict == "UNDECIDED"
+    assert looks[0].arms[0].reason == SAYS[Reason.INTERVAL] and looks[4].arms[0].reason == SAYS[Reason.GOLD]
+
+
+def test_what_the_second_learning_rate_says_is_as_of_the_look_that_asked_it(
+    pool: Pool, tmp_path: Path, store: LocalStore
+) -> None:
+    plan = planned(experiment(pool, tmp_path), pool)
+    _, looks = run(plan, store, Trainer(plan, bad=-0.07))
+    good, bad = ([one.arms[at] for one in looks] for at in range(2))
+    decided = next(at for at, one in enumerate(good) if one.look is not None)
+    assert bad[decided].second is None and bad[-1].second is not None
+    assert good[decided].second is not None and {one.second for one in good[decided:]} == {good[decided].second}
+
+
+def test_runs_of_the_pilot_that_no_interval_compares_are_marked_and_no_part_of_the_curve(
+    pool: Pool, tmp_path: Path, store: LocalStore
+) -> None:
+    plan = planned(experiment(pool, tmp_path), pool)
+    found, looks = run(plan, store, Trainer(plan, rho=0.0, world=1))
+    (rung,) = found.rungs
+    assert not rung.shared
+    assert {one.seed for one in found.control.runs if one.pilot} == set(range(1, 5))
+    own = {one.seed for one in found.control.runs if not one.pilot}
+    assert min(own) > OWN_SEEDS and all(len(point.values) == len(own) for point in rung.curve)
+    random = looks[0].placebos[1]
+    assert [one.pilot for one in random.runs] == [False, True, True, True] and random.seeds == 1
+    assert not any(one.pilot for arm in found.arms for one in arm.runs)
+
+
+def test_nothing_is_called_measured_where_no_pilot_ran(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    for name, rungs in (("pilot", ""), ("none", rungs_of("1e-3", rho=0.8))):
+        plan = planned(experiment(pool, tmp_path, rungs=rungs), pool)
+        found, _ = run(plan, LocalStore(store.root / name), Trainer(plan))
+        assert (found.rungs[0].smallest_measured is None) is (name == "none")
+
+
+def calibrated(pool: Pool, rate: float, schedule: str = "wsd") -> None:
+    """Leave what `gristmill calibrate` would, had it chosen this rate."""
+    path = pool.folder / calibration_name("1M", TOKENS)
+    path.parent.mkdir(exist_ok=True)
+    runs = {"all": [3.0, 3.1, 3.2], "clean": [2.8, 2.9, 3.06]}
+    said = {"pool_sha256": pool.sha256, "panel_sha256": "p" * 64, "schedule": schedule, "learning_rate": rate}
+    path.write_text(json.dumps({**said, "rates": [{"learning_rate": rate, **runs}]}))
+
+
+def test_another_calibration_changes_nothing_of_an_experiment_that_has_begun(tmp_path: Path, store: LocalStore) -> None:
+    """Its rates are those of the first plan, and so is the calibration that the report shows."""
+    pool = pool_of(tmp_path / "pool", [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
+    rungs = f"  - {{size: 1M, tokens: {TOKENS}, expected: {{tokens_per_second: 1e3}}}}"
+    said = experiment(pool, tmp_path, rungs=rungs, placebos="{random: 0.1}")
+    calibrated(pool, 4e-4)
+    trainer = Trainer(planned(said, pool))
+    first, _ = run(trainer.plan, store, trainer)
+    for rate, schedule in ((2e-3, "wsd"), (4e-4, "cosine")):
+        calibrated(pool, rate, schedule)
+        plan = planned(as_begun(said, store), pool)
+        check_calibrated(plan)
+        again = Trainer(plan, before=trainer.trained)
+        found, _ = run(plan, store, again)
+        assert not again.trained and found.arms == first.arms and found.experiment_sha256 == first.experiment_sha256
+        assert found.rungs[0].learning_rates == (4e-4, 1e-4)
+        assert found.rungs[0].calibration == first.rungs[0].calibration is not None
+    other = planned(experiment(pool, tmp_path, rungs=rungs_of("2e-3"), placebos="{random: 0.1}"), pool)
+    with pytest.raises(OutputError, match="another experiment: rungs differ"):
+        run(other, store, Trainer(other))
 
 
 class Uneven(Trainer):

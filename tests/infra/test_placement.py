@@ -89,6 +89,15 @@ def test_a_cluster_that_cannot_say_trains_one_at_a_time_and_that_is_said(monkeyp
     assert found.stack == 1 and "not measured (no device)" in found.why
 
 
+def test_a_machine_of_a_cluster_has_a_model_on_each_of_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "cores", lambda: 16)
+    monkeypatch.setattr(placement, "speed_on_one_thread", lambda training, _: 100.0)
+    monkeypatch.setattr(placement, "speeds", lambda training, most, device: {1: 5e3, 2: 8e3})
+    training = training_at("1M", context=32, sequences=8)
+    assert placement.machine_speeds(training, 4, "cpu") == {1: 1_600.0}
+    assert placement.machine_speeds(training, 4, "cuda") == {1: 5e3, 2: 8e3}
+
+
 def test_memory_grows_with_the_stack_the_endpoints_and_on_a_cpu_with_what_is_held_for_the_gradient() -> None:
     training = training_at("1M", context=256, sequences=8)
     one, two = (training_memory(training, members, "cpu") for members in (1, 2))

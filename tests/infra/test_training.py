@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.errors import InputError, ResourceMissing
-from infra import pool_files
+from infra import pool_files, training_work
 from infra.arms import kept_by, mask_rules
 from infra.commit import committed, read_manifest
 from infra.local_store import LocalStore
@@ -145,9 +146,47 @@ def test_interrupted_at_a_step_and_run_again_it_makes_the_same_bits(pool: str, t
         perform(task, interrupted)
     again, left = steps_of(task)
     assert left == steps - at
+    took = again.says["models"][f"{trial.id}/{TOKENS}"]["device_seconds"] / task.devices
+    assert took * again.says["tokens_per_second"] == pytest.approx(TOKENS, rel=0.01)  # of both attempts
     assert {name: entry.sha256 for name, entry in again.files.items()} == {
         name: entry.sha256 for name, entry in made.files.items()
     }
+
+
+def test_a_model_says_what_it_took_of_devices_whatever_was_killed_meanwhile(pool: str, store: LocalStore) -> None:
+    """A task whose last endpoint is stored has nothing left to train, and its speed is still that of the training."""
+    trial = trials_of(store, pool)[0]
+    task = TrainTask(store=store, trials=(trial,), threads=1, checkpoint_seconds=0.0)
+
+    def killed(name: str) -> None:
+        raise KeyboardInterrupt
+
+    before = time.perf_counter()
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training_work, "failpoint", killed)
+        perform(task, lambda *said: None)
+    spent = time.perf_counter() - before
+    made, steps = steps_of(task)
+    took = made.says["models"][f"{trial.id}/{TOKENS}"]["device_seconds"]
+    assert steps == 0 and 0 < took <= task.devices * (spent + 1)
+    assert made.says["tokens_per_second"] == pytest.approx(TOKENS / (took / task.devices), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "devices"),
+    [
+        ({}, 1.0),
+        ({"threads": 1}, 0.25),
+        ({"threads": 8}, 1.0),
+        ({"threads": 2, "ranks": 2}, 1.0),
+        ({"device": "cuda:0", "threads": 1, "ranks": 3}, 3.0),
+    ],
+)
+def test_a_training_counts_for_the_devices_that_it_holds(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], devices: float
+) -> None:
+    monkeypatch.setattr(training_work, "cores", lambda: 4)
+    assert TrainTask(store=store, trials=(), **said).devices == devices
 
 
 def test_a_mask_reads_what_it_keeps_and_says_how_much_that_is(pool: str, store: LocalStore) -> None:
@@ -196,6 +235,8 @@ def test_on_a_cpu_the_faster_of_two_layouts_is_taken(
     assert placed(trials[:1], **asked).workers == 1
     assert placed(trials, **asked | {"workers": 2}).threads == 2
     assert placed(trials, **asked | {"workers": 2}).workers == 2
+    left = placed(trials[:1], **asked | {"workers": 2})
+    assert (left.workers, left.threads) == (1, None)  # one that is left has all cores, in this process
     for speed, workers in ((20.0, 1), (30.0, 4)):
         monkeypatch.setattr(placement, "processes", lambda count, speed=speed: Together(speed))
         found = placed(trials, **asked)

@@ -17,8 +17,9 @@ from proxy_eval.effects import (
     control_seeds,
     decision_accuracy,
     doublings,
+    gain_worth,
     gains,
-    oriented,
+    noise_of_all,
     paired_effects,
     pairing,
     share_of_tokens,
@@ -43,11 +44,9 @@ def interval(estimate: float, low: float, high: float) -> Interval:
 
 
 def test_a_rule_that_lowers_bits_per_byte_has_a_positive_effect() -> None:
-    with_rule, control = array(0.98, 0.99)[None], array(1.00, 1.01)
-    values, reference = (oriented(each, lower_is_better=True) for each in (with_rule, control))
-    assert paired_effects(values, reference).estimate == pytest.approx([0.02])
-    assert unpaired_effects(values, reference).estimate == pytest.approx([0.02])
-    assert oriented(array(0.4), lower_is_better=False) == 0.4
+    with_rule, control = -array(0.98, 0.99)[None], -array(1.00, 1.01)
+    assert paired_effects(with_rule, control).estimate == pytest.approx([0.02])
+    assert unpaired_effects(with_rule, control).estimate == pytest.approx([0.02])
 
 
 def test_pairs_cancel_what_seeds_share() -> None:
@@ -75,6 +74,22 @@ def test_an_arms_own_variance_is_not_among_those_of_the_others(compared: Compare
     after = compared(values, control).others.value
     assert after[0] == pytest.approx(before[0])
     assert (after[1:] > 100 * before[1:]).all()
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_noise_of_all_arms_is_their_mean_variance_in_any_order(paired: bool) -> None:
+    """One arm of ten is twice as noisy. Pairs with one control count for 4 m / (m + 3) arms, runs each for one."""
+    values = np.tile(array(-2, -1, 0, 1, 2) / np.sqrt(2.5), (10, 1))
+    values[0] *= 2
+    control = np.zeros(5) if paired else array(-1, 0, 1)
+    for order in (np.arange(10), np.roll(np.arange(10), 1)):
+        found = noise_of_all(values[order], control, paired=paired)
+        df = 40 * 4 / 13 if paired else 42
+        assert (found.value, found.df) == (pytest.approx(1.3 if paired else 54 / 42), pytest.approx(df))
+    twice = noise_of_all(np.stack([values, 2 * values]), np.stack([control, 2 * control]), paired=paired)
+    assert twice.value == pytest.approx(found.value * np.array([1, 4]))
+    if not paired:
+        assert noise_of_all(values, control, paired=False, rho=0.5).df < found.df
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -150,6 +165,12 @@ def test_a_curve_that_does_not_rise_bounds_nothing() -> None:
     assert token_equivalents(interval(0.0, -0.01, 0.01), unknown).high == np.inf
 
 
+def test_doublings_and_the_gain_they_are_worth_are_each_others_inverse() -> None:
+    u, below, above = np.linspace(-1, 1, 9), array(0.12), array(0.1)
+    assert doublings(gain_worth(u, below, above), below, above) == pytest.approx(u)
+    assert np.isnan(gain_worth(u, array(-0.1), above)).all() and np.isnan(gain_worth(u, array(NAN), above)).all()
+
+
 def test_the_curves_error_widens_both_ends_whatever_their_sign() -> None:
     exact = Curve(below=interval(0.12, 0.12, 0.12), above=interval(0.1, 0.1, 0.1))
     vague = Curve(below=interval(0.12, 0.1, 0.14), above=interval(0.1, 0.08, 0.12))
@@ -165,7 +186,7 @@ def test_the_curves_error_widens_both_ends_whatever_their_sign() -> None:
 def test_gains_are_taken_within_trunks() -> None:
     luck = array(0.0, 5.0, -3.0)
     endpoints = np.stack([luck - 0.12, luck, luck + 0.1])
-    effects = gains(endpoints, Variance(value=array(4.0), df=array(7.0)))
+    effects = gains(endpoints, Variance(value=np.asarray(4.0), df=np.asarray(7.0)))
     assert effects.estimate == pytest.approx([0.12, 0.1]) and effects.own.value == pytest.approx([0, 0], abs=1e-12)
     assert effects.others.value == pytest.approx([4.0, 4.0]) and effects.others.df == pytest.approx([7.0, 7.0])
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from proxy_eval.confidence import fixed_interval
 from proxy_eval.looks import Fixed, Table, arm_intervals, beside, intervals_against
-from proxy_eval.noise_bank import DISAGREEMENT, UNKNOWN
+from proxy_eval.noise_bank import DISAGREEMENT, UNKNOWN, moderated
 from proxy_eval.planner import Design, Rung
 from proxy_eval.verdict import Budget, Runs
 
@@ -103,6 +104,46 @@ def test_signal_to_noise_is_that_of_the_arms_that_are_judged(rho: float) -> None
     assert np.mean([one.deviation**2 for one in found]) == pytest.approx(deviation**2, rel=0.1)
     assert np.median([one.snr for one in found]) == pytest.approx(0.4 * GAIN / deviation, rel=0.1)
     assert all(np.isnan(one.discovery[1]) and np.isnan(one.shrunk[1]) for one in found)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_the_spread_is_of_all_arms_whichever_comes_first_and_not_of_an_a_a_placebo_beside_pairs(rho: float) -> None:
+    design = design_of(rho, 0.01)
+    runs = runs_of(np.random.default_rng(7), design, TRUTH, np.array([3.0, 1, 1, 1, 1, 1]))
+    same = np.arange(ARMS) == 4
+    first, last = replace(table_of(runs), same=same), replace(table_of(runs), same=same[::-1])
+    last = replace(last, runs=replace(runs, values=runs.values[::-1]))
+    deviations = [beside(each, design, fixed_of(rho)).deviation for each in (first, last)]
+    assert deviations[0] == pytest.approx(deviations[1])
+    values = np.delete(runs.values, 4, axis=0) if design.shared else runs.values
+    each = values - runs.control if design.shared else np.vstack([values, runs.control])
+    squares = [np.var(row[np.isfinite(row)], ddof=1) for row in each]
+    df = [np.isfinite(row).sum() - 1 for row in each]
+    assert deviations[0] == pytest.approx(np.sqrt(np.average(squares, weights=df)))
+
+
+@pytest.mark.parametrize("in_base", [False, True])
+def test_equivalence_is_shown_where_the_90_percent_interval_lies_inside_the_rope(in_base: bool) -> None:
+    """In units of the metric, on the control's curve: u doublings are worth 0.23 u - 0.03 u^2 where it loses 0.26 with
+    half the tokens and gains 0.2 with twice as many.
+    """
+    runs = runs_of(np.random.default_rng(8), design_of(0.8, 0.01), TRUTH / 10, np.ones(ARMS))
+    table = table_of(runs, in_base)
+    ends = np.array([-0.26, 0.0, 0.2])[:, None] + np.zeros(SEEDS)
+    table = replace(table, runs=replace(runs, endpoints=runs.control + ends))
+    seen = set()
+    for rope in (0.005, 0.02, 0.04, 0.06, 0.1):
+        design = replace(design_of(0.8, 0.01), rope=rope)
+        found = beside(table, design, fixed_of(0.8))
+        u = np.log2(1 + rope)
+        low, high = (0.23 * at - 0.03 * at**2 for at in (-u, u))
+        noise = moderated(found.effects.own, found.effects.others)
+        inner = fixed_interval(found.effects, noise, 0.10)
+        inside = (low < inner.low) & (inner.high < high)
+        assert ((found.equivalence < 0.05) == inside)[table.judged].all()
+        assert np.isnan(found.equivalence[~table.judged]).all()
+        seen |= set(inside[table.judged].tolist())
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize(("rho", "found_in"), [(0.0, 0.9), (0.8, 0.8)])

@@ -19,12 +19,11 @@ from proxy_eval.noise_bank import (
     Variance,
     blurred,
     disagreement,
+    family,
     moderated,
     pooled,
     prior,
     read_bank,
-    spread_df,
-    union,
     with_entries,
     worth,
     write_bank,
@@ -65,6 +64,15 @@ def test_a_pool_of_correlated_samples_is_worth_what_its_variance_says() -> None:
     assert found < 0.6 * 18
 
 
+def test_a_family_is_weighed_by_degrees_of_freedom_in_any_order() -> None:
+    members = Variance(value=np.array([4.0, 0.0, *[1.0] * 9]), df=np.array([4.0, 0.0, *[4.0] * 9]))
+    turned = Variance(value=members.value[::-1], df=members.df[::-1])
+    for each in (members, turned):
+        found = family(each, 0.5)
+        assert (found.value, found.df) == (pytest.approx(1.3), pytest.approx(40 * 4 / 13))
+    assert family(Variance(value=np.zeros((2, 3)), df=np.zeros((2, 3))), 0.5).df == pytest.approx(np.zeros(2))
+
+
 def test_with_many_seeds_an_arms_own_variance_counts_and_with_two_the_others() -> None:
     others = variance(1.0, 20.0)
     assert moderated(variance(4.0, 1.0), others).value < 1.5
@@ -89,18 +97,6 @@ def test_the_test_of_disagreement_has_its_size() -> None:
     assert disagreement(variance(1.0, 3.0), UNKNOWN) == disagreement(UNKNOWN, variance(1.0, 3.0)) == 1
 
 
-def test_the_spread_of_variances_is_found() -> None:
-    generator = np.random.default_rng(3)
-    for truth in (6.0, 20.0):
-        sigma2 = truth / generator.chisquare(truth, 5000)
-        estimates = Variance(value=sigma2 * generator.chisquare(8, 5000) / 8, df=np.full(5000, 8.0))
-        assert spread_df(estimates) == pytest.approx(truth, rel=0.25)
-    same = Variance(value=np.full(5, 1.0), df=np.full(5, 4.0))
-    assert spread_df(same) == np.inf
-    with pytest.raises(InputError, match="needs three"):
-        spread_df(Variance(value=np.ones(2), df=np.ones(2)))
-
-
 def test_a_bank_comes_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     assert read_bank(path) == Bank()
@@ -116,15 +112,6 @@ def test_a_bank_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_campaign_that_is_written_again_counts_once() -> None:
     once = with_entries(Bank(), [entry("a")])
     assert with_entries(once, [entry("a", 2.0)]).entries == (entry("a", 2.0),)
-
-
-def test_copies_of_a_bank_join_and_contradictions_are_refused() -> None:
-    first, second = Bank(entries=(entry("a"), entry("b"))), Bank(entries=(entry("b", df=8.0), entry("c")))
-    joined = union(first, second)
-    assert [(each.campaign, each.dfs) for each in joined.entries] == [("a", (4.0,)), ("b", (8.0,)), ("c", (4.0,))]
-    assert union(second, first) == joined == union(joined, first)
-    with pytest.raises(InputError, match="another name"):
-        union(first, Bank(entries=(entry("a", 2.0),)))
 
 
 def test_a_campaign_is_not_its_own_prior_nor_is_another_rung() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from filters.errors import InputError
-from proxy_eval.effects import gains, paired_effects, unpaired_effects
-from proxy_eval.noise_bank import Variance, moderated, pooled
+from proxy_eval.effects import gains, noise_of_all, paired_effects, unpaired_effects
+from proxy_eval.noise_bank import Variance, moderated
 from proxy_eval.planner import (
     CONTROL_TOKENS,
     MOST_SEEDS,
@@ -24,7 +24,6 @@ from proxy_eval.planner import (
     neutral_power,
     next_look,
     power,
-    right_at_target,
     seeds_for,
     smallest_effect,
 )
@@ -57,12 +56,8 @@ def test_a_plan_counts_the_degrees_of_freedom_that_the_controls_curve_will_have(
     design = replace(PLAN, rung=rung)
     generator = np.random.default_rng(0)
     values, control = generator.standard_normal((8, 5)), generator.standard_normal(design.control_seeds)
-    effects = (paired_effects if design.shared else unpaired_effects)(values, control)
-    everyone = pooled(effects.own, effects.others)
-    halves = gains(
-        generator.standard_normal((3, design.control_seeds)),
-        Variance(value=everyone.value[..., :1], df=everyone.df[..., :1]),
-    )
+    endpoints = generator.standard_normal((3, design.control_seeds))
+    halves = gains(endpoints, noise_of_all(values, control, paired=design.shared))
     assert moderated(halves.own, halves.others).df == pytest.approx(np.full(2, design.curve_df))
 
 
@@ -142,14 +137,17 @@ def test_the_cheapest_design_reaches_the_power_with_the_fewest_seeds() -> None:
 
 
 def test_the_next_look_names_the_seeds_that_would_decide() -> None:
-    look = next_look(PLAN, 5, 0.04)
+    look = next_look(PLAN, 5, 0.04, beside=0)
     assert look.seeds is not None and 1 <= look.seeds <= MOST_SEEDS
     later = replace(PLAN, seeds=5 + look.seeds)
     radius = critical_value(later, PLAN) * later.error
     assert 0.04 - radius > math.log2(1.01) * (1 + curve_radius(later, PLAN))
     assert look.cost.tokens == pytest.approx((1 + 2 * CONTROL_TOKENS) * 1e6)
-    assert next_look(PLAN, 5, math.log2(1.01)).seeds is None
-    assert next_look(replace(PLAN, rope=0.1), 5, 0.0).seeds is not None
+    with_placebos = next_look(PLAN, 5, 0.04, beside=3)
+    assert (with_placebos.cost.runs, with_placebos.seeds) == (look.cost.runs + 3, look.seeds)
+    assert with_placebos.cost.tokens == pytest.approx((4 + 2 * CONTROL_TOKENS) * 1e6)
+    assert next_look(PLAN, 5, math.log2(1.01), beside=0).seeds is None
+    assert next_look(replace(PLAN, rope=0.1), 5, 0.0, beside=0).seeds is not None
 
 
 @pytest.mark.parametrize(
@@ -168,11 +166,6 @@ def test_the_published_table_of_seeds_is_reproduced(
     for effect, (seeds, rounding) in effects.items():
         assert seeds_for(effect, relative_noise) == pytest.approx(seeds, abs=rounding)
     assert seeds_for(1.0, 1.0, rho=0.3) == pytest.approx(15.7 * 0.7, rel=1e-3)
-
-
-def test_a_sign_is_carried_to_the_target_scale_less_surely_than_it_was_found() -> None:
-    assert right_at_target(0.0, 1.0, 1.0) == 0.5
-    assert right_at_target(2.0, 1.0, 0.0) > right_at_target(2.0, 1.0, 1.0) > right_at_target(-2.0, 1.0, 1.0, rate=0.5)
 
 
 def test_a_rung_must_have_been_measured() -> None:

@@ -122,7 +122,7 @@ def assert_as_planned(case: Case, experiments: int, slack: float) -> None:
     design, budget = planned(case)
     effect = HALF if case.wanted is None else min(smallest_effect(design, case.wanted), 1.0)
     more = simulated(case, design, budget, effect, experiments) - power(design, effect)
-    above = 0.065 if case.wanted == 0.5 else 0.05  # six cases in pairs have some 6 points more
+    above = 0.07 if case.wanted == 0.5 else 0.05  # six cases in pairs have some 6 points more
     assert -0.05 - slack <= more <= above + slack
 
 

@@ -17,7 +17,7 @@ from filters.errors import InputError
 from filters.rule import Bools
 from proxy_eval import stream as module
 from proxy_eval.pool import Pool
-from proxy_eval.stream import Arm, Source, Stream, random_mask, random_mask_of_tokens
+from proxy_eval.stream import Arm, Source, Stream, random_mask
 from tests.proxy_eval.pools import numbered, pool_of
 
 DOCUMENTS = 60
@@ -278,11 +278,3 @@ def test_a_random_mask_is_independent_of_the_order_that_is_read(many: Pool) -> N
     removed = ~random_mask(many, 0.5, "1")
     first = order(many, seed=1)[:1000]
     assert abs(removed[first].mean() - 0.5) < 4.5 * 0.5 / math.sqrt(1000)
-
-
-def test_a_random_mask_of_tokens_removes_what_is_closest(many: Pool) -> None:
-    for tokens in (0, 1234, int(many.counts.sum()) // 3, int(many.counts.sum())):
-        mask = random_mask_of_tokens(many, tokens, "a")
-        assert abs(int(many.counts[~mask].sum()) - tokens) <= many.counts.max() / 2
-    fraction = float(np.mean(~random_mask_of_tokens(many, 5000, "a")))
-    assert (random_mask(many, fraction + 0.1, "a") <= random_mask_of_tokens(many, 5000, "a")).all()

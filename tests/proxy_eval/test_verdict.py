@@ -129,6 +129,18 @@ def test_an_arm_without_runs_is_unbounded_and_disturbs_no_other() -> None:
     assert (found.low[2], found.high[2]) == (-np.inf, np.inf)
 
 
+@pytest.mark.parametrize("rho", [0.6, 0.0])
+def test_it_does_not_matter_which_arm_comes_first(rho: float) -> None:
+    """Even where one is three times as noisy: the noise that bounds the curve is that of all."""
+    design = Design(rung=replace(RUNG, rho=rho), arms=4, seeds=5, level=0.01)
+    runs = runs_of([0.02, -0.02, 0.0, 0.05], 5, rho=rho)
+    runs.values[0] += 2 * (runs.values[0] - runs.control)
+    order = np.array([2, 3, 0, 1])
+    first, again = intervals(runs, design, 0.001), intervals(replace(runs, values=runs.values[order]), design, 0.001)
+    for name in ("estimate", "low", "high"):
+        assert getattr(again, name) == pytest.approx(getattr(first, name)[order], abs=1e-12)
+
+
 def test_one_seed_without_a_bank_decides_nothing() -> None:
     design = Design(rung=RUNG, arms=2, seeds=5, level=0.05)
     found = intervals(runs_of([0.02, 0.0], 1), design, 0.001)
@@ -164,7 +176,7 @@ def test_what_is_undecided_is_said_with_its_price() -> None:
         estimate=0.05,
         low=-0.02,
         high=np.inf,
-        next_look=next_look(design, 3, 0.05),
+        next_look=next_look(design, 3, 0.05, beside=3),
     )
     text = said(finding)
     assert text.startswith("fineweb.list_ratio: UNDECIDED, +3.5 % tokens [-1.4 %, unbounded]; one more seed costs")
