@@ -173,7 +173,7 @@ class OnRay:
             return FixedSize(self.workers)
         needs = memory_of(first)
         size = LiveSize(ray, self._given, gpus=self._gpus, first=max(needs, FIRST_MEMORY_BYTES))
-        if needs > size.largest > 0:
+        if needs and needs > size.largest > 0:
             warn(f"a task takes about {gib(needs)}, and the largest node has {gib(size.largest)}")
         return size
 
