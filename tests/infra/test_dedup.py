@@ -116,6 +116,7 @@ def files_named(out: Path, name: str) -> list[Path]:
     return sorted((out / "_work/attempts").rglob(f"{name}.parquet"))
 
 
+@pytest.mark.full
 def test_ranges_groups_and_tasks_change_nothing(
     made: Finished, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def test_bytes_of_no_record_hold_no_gzip_member(crawl: DemoCrawl) -> None:
     assert all(b"\x1f\x8b" not in part for part in lost.values())
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_bytes_in_another_process(crawl: DemoCrawl, tmp_path: Path) -> None:
     script = f"from infra.demo_crawl import *; build_demo_crawl(Path({str(tmp_path)!r}), pages={PAGES})"
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONHASHSEED": "77"})
