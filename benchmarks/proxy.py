@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from proxy_eval.export import config_of
 from proxy_eval.hyperparameters import Schedule, hyperparameters
 from proxy_eval.llama import Shape, shape_of
 from proxy_eval.steps import (
@@ -92,18 +93,7 @@ def plain_step(size: str, precision: str, *, compiled: bool) -> Callable[[], Non
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = shape_of(size, 4096)
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.feedforward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=shape.context,
-        rms_norm_eps=shape.epsilon,
-        tie_word_embeddings=shape.tied,
-        use_cache=False,
-    )
+    config = LlamaConfig(**{**config_of(shape), "use_cache": False})
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     called = torch.compile(model, dynamic=False) if compiled else model
