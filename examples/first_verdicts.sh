@@ -18,13 +18,13 @@ test -d "$out/texts" || "$python" "$here/first_verdicts.py" plant "$data" "$out/
 "$gristmill" pool "$out/run" --out "$out/pool" --vocabulary 4096 --view raw --workers 1 --quiet
 test -d "$out/panel" || "$gristmill" panel build "$out/texts/held" --out "$out/panel" --size 100kB
 mkdir -p "$out/tasks"
-for task in arc_easy openbookqa; do test -e "$out/tasks/$task" || cp -r "$data/benchmarks/$task" "$out/tasks/"; done
+for task in arc_easy openbookqa piqa; do test -e "$out/tasks/$task" || cp -r "$data/benchmarks/$task" "$out/tasks/"; done
 
 # The noise at the learning rate that examples/proxy_sanity.sh has found best (a sweep: RATES="1e-3 2e-3 4e-3"), and what
 # twice the tokens is worth: the ROPE is made of them.
 rates=$(for rate in $RATES; do printf -- '--rate %s ' "$rate"; done)
 "$gristmill" calibrate "$out/pool" --size "$SIZE" --tokens "$TOKENS" --seeds 3 --panel "$out/panel" $rates --json > "$out/calibration.json"
-"$gristmill" train "$out/pool" --out "$out/gain" --mask all --size "$SIZE" --tokens "$HALF" --tokens "$TOKENS" --seed 1 --quiet
+"$gristmill" train "$out/pool" --out "$out/gain" --mask rules --size "$SIZE" --tokens "$HALF" --tokens "$TOKENS" --seed 1 --quiet
 "$gristmill" score "$out/gain" --panel "$out/panel" --json > "$out/gain.json"
 "$python" "$here/first_verdicts.py" experiment "$out" "$SIZE" "$TOKENS" "$SEEDS"
 

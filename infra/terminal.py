@@ -53,16 +53,18 @@ def table(columns: Iterable[tuple[str, str]], rows: Iterable[Iterable[object]]) 
     # What reads a pipe wants a row on a line.
     console = console if console.is_terminal else Console(highlight=False, width=1_000)
     shown = Table(box=None, pad_edge=False, header_style="bold")
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    short = max((len(row[0]) for row in cells), default=0) <= console.width // 2
     for title, justify in columns:
         shown.add_column(
             title,
             justify="right" if justify == "right" else "left",
             overflow="fold",
             # A folded number is none, and a folded name cannot be copied; a narrow terminal folds names all the same.
-            no_wrap=justify == "right" or (shown.columns == [] and console.width >= 100),
+            no_wrap=justify == "right" or (shown.columns == [] and short and console.width >= 100),
         )
-    for row in rows:
-        shown.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    for row in cells:
+        shown.add_row(*map(Text, row))
     console.print(shown)
 
 

@@ -234,7 +234,7 @@ def spelled(u: float) -> str:
         return "?"
     if math.isinf(u):
         return "> +100 %" if u > 0 else "< -50 %"
-    return f"{100 * (2**u - 1):+.1f} %"
+    return f"{round(100 * (2**u - 1), 1) + 0.0:+.1f} %"  # -0.0 + 0.0 is 0.0
 
 
 def signal_to_noise(arms: Floats, noise: Floats) -> Floats:

@@ -22,6 +22,8 @@ TIMES, MOST_TIMES = 8, 20
 as long.
 """
 ATTEMPTS = 4
+DIFFERENT = tuple({family.measure.__code__: family for family in FAMILIES}.values())
+"""One family for each way of measuring: FineWeb2's twenty languages differ by numbers alone."""
 
 Work = Callable[[], object]
 
@@ -58,11 +60,11 @@ def seconds(work: Work) -> float:
 
 
 def best(prepare: Callable[[int], Work], size: int) -> float:
-    """The shortest of two runs, and of up to ten that take a quarter of a second together: a few milliseconds are as
-    many page faults as work.
+    """The shortest of runs that take a quarter of a second together, ten at most: a few milliseconds are as many page
+    faults as work.
     """
     taken: list[float] = []
-    while len(taken) < 2 or (sum(taken) < 0.25 and len(taken) < 10):
+    while sum(taken) < 0.25 and len(taken) < 10:
         taken.append(seconds(prepare(size)))
     return min(taken)
 
@@ -102,10 +104,10 @@ def test_a_family_takes_linear_time(family: Family) -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", DIFFERENT, ids=lambda family: family.name)
 @pytest.mark.parametrize("shape", ["a sentence again and again", "one chunk", "dots"])
 def test_a_family_takes_linear_time_for_64_mb_in_one_line(family: Family, shape: str) -> None:
-    assert growth(measuring(family, SHAPES[shape]), 32 << 20) <= MOST
+    assert not grows(measuring(family, SHAPES[shape]), 8 << 20)
 
 
 def coded(size: int) -> kernels.Codes:

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli import app, byte_count, main
-from infra.terminal import visible
+from infra.terminal import table, visible
 
 
 def gristmill(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -214,6 +214,19 @@ def test_interrupted_is_exit_code_130_and_says_how_to_go_on(small_crawl: Path, t
 
 def test_control_and_hidden_characters_are_made_visible() -> None:
     assert visible("a\x1b[31m\u202eb\u200b\tc\n") == "a\\u{1b}[31m\\u{202e}b\\u{200b}\tc\n"
+
+
+@pytest.mark.parametrize("length", [40, 200])
+def test_names_stay_whole_where_they_leave_the_other_columns_room(
+    length: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    says = "what a rule removes " * 6
+    table([("name", "left"), ("says", "left")], [("n" * length, says)])
+    shown = capsys.readouterr().out
+    assert ("n" * length in shown) == (length == 40)
+    assert "what a rule removes what" in shown
 
 
 @pytest.mark.parametrize(

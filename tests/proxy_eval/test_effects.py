@@ -194,6 +194,7 @@ def test_gains_are_taken_within_trunks() -> None:
 def test_doublings_are_spelled_as_shares_of_tokens() -> None:
     assert share_of_tokens(array(1.0, -1.0, 0.0)) == pytest.approx([1.0, -0.5, 0.0])
     assert spelled(float(np.log2(1.091))) == "+9.1 %" and spelled(NAN) == "?"
+    assert spelled(-1e-6) == "+0.0 %" and spelled(-0.001) == "-0.1 %"
 
 
 @pytest.mark.parametrize(
