@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from infra.work import (
     perform_process,
     perform_retry,
 )
+from pipelines.memory import peak_memory
 
 PERFORMERS: dict[type, Callable[[Any, Report], Manifest]] = {
     CutTask: perform_cut,
@@ -52,9 +52,8 @@ def perform(task: Task, report: Report) -> Manifest:
         raise VerifyFailed(
             f"task {task.id}: a committed file is gone ({error}). Restore it, or run into an empty folder."
         ) from error
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     measured = {
         "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "peak_rss_bytes": peak_memory(),
     }
     return commit(task.store, replace(manifest, measured=measured))

@@ -156,8 +156,10 @@ def compiling_pays(training: Training, device: torch.device) -> bool:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has instructions for products of bfloat16 matrices: a GPU, or a CPU with AMX."""
-    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    """Whether the hardware has instructions for products of bfloat16 matrices: a GPU from Ampere on, a CPU with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ the activations of one micro-batch.
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from filters.errors import InputError
+from pipelines.memory import peak_memory
 from proxy_eval import adamw
 from proxy_eval.checkpoint import STATE, endpoint_name, read, write
 from proxy_eval.llama import Weights
@@ -311,7 +311,5 @@ def finished(run: Run) -> Trained:
         seconds=seconds,
         tokens_per_second=run.tokens / seconds,
         waiting=run.waited / seconds,
-        peak_bytes=torch.cuda.max_memory_allocated(run.engine.device)
-        if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts KiB
+        peak_bytes=torch.cuda.max_memory_allocated(run.engine.device) if on_gpu else peak_memory(),
     )

@@ -121,10 +121,11 @@ def pickled(training: Training, folder: Path) -> str:
 
 
 PEAK = """
-import resource, sys, pickle
+import sys, pickle
 import numpy as np, torch
 import infra.perform
 from infra.placement import micro_batch
+from pipelines.memory import peak_memory
 from proxy_eval.steps import Member
 from proxy_eval.train import train
 torch.set_num_threads(1)
@@ -135,7 +136,7 @@ class Noise:
         windows = rng.integers(0, training.shape.vocabulary, (count, training.shape.context + 1))
         return windows[:, :-1], windows[:, 1:]
 train(micro_batch(training, 1, "cpu"), [Member(stream=Noise(), seed=1, learning_rate=1e-3)])
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """
 
 
