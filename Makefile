@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Two files of tests at a time; the tests of one file stay together, for what they share is made once a file.
-# One thread each: threads that wait for one another spin, and two lots of them on two cores take ten times as long.
+# One thread each: threads that wait for one another spin, and two lots of them on two cores starve each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-full chaos check resources clean

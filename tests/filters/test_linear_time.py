@@ -1,4 +1,4 @@
-"""Eight times the text takes about eight times the time: no step of a family, kernel or splitter grows faster."""
+"""Twice the text takes twice the time: no family, kernel or splitter has a step that grows faster than its input."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from filters.splitter import WordSplitter
 from filters.tokens import Lexicon, Vocabulary, code_points
 from pipelines.words import spacy_english, unicode_words
 
+MOST = 2.3
+"""How much longer twice a large input may take; what is above 2 is for the caches."""
 TIMES, MOST_TIMES = 8, 20
-"""So many times an input may take so much longer. A small one fits some cache, and eight times it does not: 10,000
-words of the repetition kernel take 90 ns each, 80,000 take 300. With a quadratic step they take 64 times as long.
+"""So many times a small input may take so much longer. It is small enough to fit some cache, and eight times it is not:
+10,000 words of the repetition kernel take 90 ns each, 80,000 take 300. With a step that is quadratic they take 64 times
+as long.
 """
 ATTEMPTS = 4
-DIFFERENT = tuple({family.measure.__code__: family for family in FAMILIES}.values())
-"""One family for each way of measuring: FineWeb2's twenty languages differ by numbers alone."""
 
 Work = Callable[[], object]
 
@@ -57,26 +58,33 @@ def seconds(work: Work) -> float:
 
 
 def best(prepare: Callable[[int], Work], size: int) -> float:
-    """The shortest of runs that take a quarter of a second together, ten at most: a few milliseconds are as many page
-    faults as work.
+    """The shortest of two runs, and of up to ten that take a quarter of a second together: a few milliseconds are as
+    many page faults as work.
     """
     taken: list[float] = []
-    while sum(taken) < 0.25 and len(taken) < 10:
+    while len(taken) < 2 or (sum(taken) < 0.25 and len(taken) < 10):
         taken.append(seconds(prepare(size)))
     return min(taken)
 
 
-def grows(prepare: Callable[[int], Work], size: int) -> bool:
-    """Whether work grows faster than its input: in each of some attempts `TIMES` the size takes too much longer.
+def growth(prepare: Callable[[int], Work], size: int, times: int = 2, most: float = MOST) -> float:
+    """How much longer work of `times` the size takes: the least of some attempts, each of the best runs of both.
 
-    `prepare(size)` makes the work; making it is not timed.
+    `prepare(size)` makes the work; making it is not timed. No attempt is made after one of at most `most`.
     """
     seconds(prepare(max(1, size // 100)))
+    least = np.inf
     for _ in range(ATTEMPTS):
-        small, large = (best(prepare, one) for one in (size, TIMES * size))
-        if large <= MOST_TIMES * max(small, 0.001):  # below a millisecond there is nothing to tell
-            return False
-    return True
+        small, large = (best(prepare, one) for one in (size, times * size))
+        least = min(least, large / max(small, 0.001))  # below a millisecond there is nothing to tell
+        if least <= most:
+            break
+    return least
+
+
+def grows(prepare: Callable[[int], Work], size: int) -> bool:
+    """Whether work on a small input grows faster than it."""
+    return growth(prepare, size, TIMES, MOST_TIMES) > MOST_TIMES
 
 
 def measuring(family: Family, shape: Callable[[int], str]) -> Callable[[int], Work]:
@@ -94,10 +102,10 @@ def test_a_family_takes_linear_time(family: Family) -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("family", DIFFERENT, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("shape", ["a sentence again and again", "one chunk", "dots"])
 def test_a_family_takes_linear_time_for_64_mb_in_one_line(family: Family, shape: str) -> None:
-    assert not grows(measuring(family, SHAPES[shape]), (64 << 20) // TIMES)
+    assert growth(measuring(family, SHAPES[shape]), 32 << 20) <= MOST
 
 
 def coded(size: int) -> kernels.Codes:
@@ -139,7 +147,7 @@ def test_a_kernel_takes_linear_time(name: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_takes_linear_time_up_to_ten_million_words(name: str) -> None:
-    assert not grows(kernel_work(name), 10_000_000 // TIMES)
+    assert growth(kernel_work(name), 5_000_000) <= MOST
 
 
 def chunked(shape: Callable[[int], str]) -> Callable[[int], Work]:
@@ -164,7 +172,7 @@ def test_cutting_and_numbering_take_linear_time() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shape", ["words all different", "one chunk", "white space"])
 def test_cutting_and_numbering_take_linear_time_for_64_mb(shape: str) -> None:
-    assert not grows(chunked(SHAPES[shape]), (64 << 20) // TIMES)
+    assert growth(chunked(SHAPES[shape]), 32 << 20) <= MOST
 
 
 UNITS = ["!", "'s", "http://a.b/", "a@b.", ":((", "(x:( ", "word, ", "5km ", "a-", "中。", "a:", "\U0001f600", "..a"]
