@@ -35,10 +35,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dedup import candidates, sketch, survivors
+from pipelines.memory import peak_memory
 
 BANDS, ROWS = 14, 8
 SIZE = BANDS * ROWS
@@ -244,24 +246,18 @@ def warm_up() -> None:
         default_way(Path(folder), work)
 
 
-def status_bytes(name: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def measured_alone(folder: str, firsts: list[int], count: int) -> dict[str, float]:
     """CPU seconds, removed documents and peak memory a document of ours, in the process that this is called in."""
     with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as scratch:
         work = planted(1000)
         write_inputs(Path(small), work, theirs=False)
         our_removed(Path(small), [documents.start for documents in work.files], 1000, Path(scratch))
-    before = status_bytes("VmRSS")
+    before = psutil.Process().memory_info().rss
     seconds, removed = timed(lambda scratch: our_removed(Path(folder), firsts, count, scratch))
     return {
         "seconds": round(seconds, 3),
         "removed": len(removed),
-        "peak_bytes_a_document": round((status_bytes("VmHWM") - before) / count, 1),
+        "peak_bytes_a_document": round((peak_memory() - before) / count, 1),
     }
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -50,6 +49,7 @@ from filters.tokens import Lexicon
 from infra.demo_crawl import build_demo_crawl
 from pipelines.extract import Parser
 from pipelines.langid import best_and_wanted
+from pipelines.memory import peak_memory
 from pipelines.process import BATCH_PAGES
 from pipelines.recipe import Extract, Language, load_recipe
 from pipelines.words import words_by_name
@@ -168,7 +168,7 @@ def agreement(ours: Reasons, theirs: Reasons) -> dict[str, float]:
 
 def peak_mib() -> float:
     """The most memory that this process has held so far, in MiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_memory() / 2**20, 1)
 
 
 def measured(texts: Halves, *, each: bool) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import hashlib
 import heapq
 import json
 import random
-import resource
 import sqlite3
 import tempfile
 import time
@@ -34,6 +33,7 @@ from infra.schedule import Patience, Schedule, Start
 from infra.stored import Attempt, Stored
 from infra.work import PACK, PROCESS, PackTask, ProcessTask, Report, Task
 from pipelines.accounts import Accounts
+from pipelines.memory import peak_memory
 from pipelines.process import TaskOptions
 from pipelines.recipe import load_recipe
 from pipelines.record import Slice, Source
@@ -333,7 +333,7 @@ def simulated(count: int, workers: int, seed: int, folder: Path) -> tuple[list[P
                 seconds=time.perf_counter() - started - apart.seconds,
                 requests=dict(store.requests),
                 lost=dict(runner.lost),
-                rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                rss_bytes=peak_memory(),
             )
         )
     assert made is not None and made.done_now == 0
@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
     count = 10_000 if options.quick else options.tasks
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         phases, _ = simulated(count, options.workers, options.seed, Path(folder))
     per_task = sum(phase.seconds for phase in phases[:2]) / count
