@@ -1,7 +1,7 @@
 """Scores in the files of other tools: of every scored model the JSON that lm-evaluation-harness or lighteval writes.
 
 `DIR/gristmill__LABEL/results_TIME.json` is that of lm-evaluation-harness 0.4.13 (`--output_path`), and
-`DIR/results/gristmill__LABEL/results_TIME.json` that of lighteval 0.13 (`--output-dir`): what reads theirs reads ours.
+`DIR/results/gristmill/LABEL/results_TIME.json` that of lighteval 0.13 (`--output-dir`): what reads theirs reads ours.
 TIME is when the scores were stored, so exporting again writes the same files. What we do not know is absent or
 null: hashes of prompts, the harness's own versions, the time that it took. Prompts are those of `gristmill score`.
 Models whose training stopped have no file: what was scored of them are the weights of before their loss was not finite.
@@ -61,8 +61,12 @@ class ModelScores:
 
     @property
     def name(self) -> str:
-        """As a model's name on the Hugging Face Hub, with what both tools make of its slash in a folder's name."""
-        return f"{OWNER}__{self.model.label}"
+        """As a model's name on the Hugging Face Hub."""
+        return f"{OWNER}/{self.model.label}"
+
+    def folder(self, shape: Shape) -> Path:
+        """Where a tool writes a model of this name."""
+        return Path(self.name.replace("/", "__")) if shape == "lm-eval" else Path("results", self.name)
 
     @property
     def file(self) -> str:
@@ -78,7 +82,7 @@ def export_scores(url: str, to: Path, shape: Shape) -> Exported:
     every, written = scores_in(open_store(url)), []
     sound = [scores for scores in every if scores.model.said["stopped"] is None]
     for scores in sound:
-        folder = to / scores.name if shape == "lm-eval" else to / "results" / scores.name
+        folder = to / scores.folder(shape)
         said = lm_eval_json(scores) if shape == "lm-eval" else lighteval_json(scores)
         with usable(to):
             folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +142,7 @@ def lm_eval_json(scores: ModelScores) -> dict[str, Any]:
         "n-samples": {task: {"original": size, "effective": size} for task, size in sizes.items()},
         "config": {
             "model": "hf",
-            "model_args": {"pretrained": scores.name.replace("__", "/", 1), "dtype": "float32"},
+            "model_args": {"pretrained": scores.name, "dtype": "float32"},
             "model_num_parameters": model["parameters"],
             "model_dtype": "torch.float32",
             "model_revision": "main",
@@ -148,8 +152,8 @@ def lm_eval_json(scores: ModelScores) -> dict[str, Any]:
         },
         "date": stored,
         "model_source": "hf",
-        "model_name": scores.name.replace("__", "/", 1),
-        "model_name_sanitized": scores.name,
+        "model_name": scores.name,
+        "model_name_sanitized": scores.name.replace("/", "__"),
         "system_instruction": None,
         "system_instruction_sha": None,
         "fewshot_as_multiturn": False,
@@ -181,7 +185,6 @@ def lm_eval_config(task: str) -> dict[str, Any]:
 
 def lighteval_json(scores: ModelScores) -> dict[str, Any]:
     """What lighteval writes of a model: tasks are `NAME|SHOTS`, and `all` is the mean over them of each metric."""
-    model = scores.model.said
     results = {f"{task}|0": lighteval_metrics(metrics) for task, metrics in scores.tasks.items()}
     names = dict.fromkeys(name for metrics in results.values() for name in metrics)
     held = {name: [metrics[name] for metrics in results.values() if name in metrics] for name in names}
@@ -196,9 +199,6 @@ def lighteval_json(scores: ModelScores) -> dict[str, Any]:
             "total_evaluation_time_secondes": None,
             "model_config": {"model_name": scores.name, "dtype": "float32", "revision": weights_sha256(scores)},
             "model_name": scores.name,
-            "model_sha": weights_sha256(scores),
-            "model_dtype": "float32",
-            "model_size": str(4 * model["parameters"]),
         },
         "results": {**results, "all": {name: sum(values) / len(values) for name, values in held.items()}},
         "versions": dict.fromkeys(results, REVISION),
@@ -206,6 +206,7 @@ def lighteval_json(scores: ModelScores) -> dict[str, Any]:
             f"{task}|0": {
                 "name": task,
                 "num_fewshots": 0,
+                "original_num_docs": max(one.items for one in metrics.values()),
                 "effective_num_docs": max(one.items for one in metrics.values()),
                 "version": REVISION,
             }

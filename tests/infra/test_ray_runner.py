@@ -44,18 +44,19 @@ def command(small_crawl: Path, out: Path, workers: int) -> list[str]:
     return [sys.executable, "-m", "infra.cli", "run", "fineweb-resiliparse", "-i", str(small_crawl), *options]
 
 
-def undisturbed(small_crawl: Path, out: Path) -> str:
-    recipe = load_recipe("fineweb-resiliparse")
+@pytest.fixture(scope="module")
+def undisturbed(small_crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the dataset that one process makes, and nothing goes wrong."""
+    recipe, out = load_recipe("fineweb-resiliparse"), tmp_path_factory.mktemp("whole")
     return run_recipe(recipe, [str(small_crawl)], out, runner="inprocess", quiet=True, task_bytes=8_000).dataset_sha256
 
 
 @pytest.mark.parametrize("workers", [full(1), 2, full(4)])
 def test_the_hash_is_that_of_one_process_for_any_number_of_workers(
-    small_crawl: Path, tmp_path: Path, workers: int
+    small_crawl: Path, tmp_path: Path, undisturbed: str, workers: int
 ) -> None:
-    expected = undisturbed(small_crawl, tmp_path / "whole")
     done = subprocess.run(command(small_crawl, tmp_path / "out", workers), capture_output=True, check=True)
-    assert json.loads(done.stdout)["dataset_sha256"] == expected
+    assert json.loads(done.stdout)["dataset_sha256"] == undisturbed
     assert verify(read_run(open_store(tmp_path / "out"))) > 0
 
 
@@ -74,10 +75,9 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return found
 
 
-def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
+def killed_under_it(small_crawl: Path, folder: Path, undisturbed: str, seed: int) -> None:
     """Kill one working worker at a random moment; the run must end by itself with the undisturbed bytes."""
     rng = random.Random(seed)
-    expected = undisturbed(small_crawl, folder / "whole")
     started = subprocess.Popen(command(small_crawl, folder / "out", 2), stdout=subprocess.PIPE)
     killed = 0
     deadline = time.monotonic() + 120
@@ -94,22 +94,24 @@ def killed_under_it(small_crawl: Path, folder: Path, seed: int) -> None:
     output, _ = started.communicate(timeout=120)
     assert killed == 1
     assert started.returncode == 0
-    assert json.loads(output)["dataset_sha256"] == expected
+    assert json.loads(output)["dataset_sha256"] == undisturbed
     assert verify(read_run(open_store(folder / "out"))) > 0
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_run_whose_worker_is_killed_ends_with_the_same_bytes(small_crawl: Path, tmp_path: Path, seed: int) -> None:
-    killed_under_it(small_crawl, tmp_path, seed)
+def test_a_run_whose_worker_is_killed_ends_with_the_same_bytes(
+    small_crawl: Path, tmp_path: Path, undisturbed: str, seed: int
+) -> None:
+    killed_under_it(small_crawl, tmp_path, undisturbed, seed)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(4, 24))
 def test_twenty_runs_whose_workers_are_killed_end_with_the_same_bytes(
-    small_crawl: Path, tmp_path: Path, seed: int
+    small_crawl: Path, tmp_path: Path, undisturbed: str, seed: int
 ) -> None:
-    killed_under_it(small_crawl, tmp_path, seed)
+    killed_under_it(small_crawl, tmp_path, undisturbed, seed)
 
 
 def leftovers(marker: str) -> list[str]:
@@ -125,8 +127,9 @@ def leftovers(marker: str) -> list[str]:
 
 
 @pytest.mark.full
-def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(small_crawl: Path, tmp_path: Path) -> None:
-    expected = undisturbed(small_crawl, tmp_path / "whole")
+def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(
+    small_crawl: Path, tmp_path: Path, undisturbed: str
+) -> None:
     marker = str(tmp_path)
     started = subprocess.Popen(
         command(small_crawl, tmp_path / "out", 2),
@@ -144,7 +147,7 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_continued(smal
         time.sleep(0.2)
     assert leftovers(marker) == []
     done = subprocess.run(command(small_crawl, tmp_path / "out", 2), capture_output=True, check=True)
-    assert json.loads(done.stdout)["dataset_sha256"] == expected
+    assert json.loads(done.stdout)["dataset_sha256"] == undisturbed
     assert verify(read_run(open_store(tmp_path / "out"))) > 0
 
 

@@ -75,8 +75,8 @@ def test_a_model_whose_training_stopped_is_not_exported_but_counted(place: str, 
 def test_scores_are_exported_as_lighteval_writes_them(place: str, tmp_path: Path) -> None:
     (path,) = export_scores(place, tmp_path / "to", "lighteval").files
     found = json.loads(path.read_text())
-    assert path.parent.relative_to(tmp_path / "to") == Path("results") / f"gristmill__{LABEL}"
-    assert found["config_general"]["model_name"] == f"gristmill__{LABEL}"
+    assert path.parent.relative_to(tmp_path / "to") == Path("results/gristmill") / LABEL
+    assert found["config_general"]["model_name"] == f"gristmill/{LABEL}"
     assert found["results"]["copa|0"] == {"acc": 0.5, "acc_stderr": 0.1, "bits_per_byte": 1.5}
     assert found["results"]["all"]["acc"] == pytest.approx(0.6)
     assert set(found["versions"]) == set(found["config_tasks"]) == set(found["results"]) - {"all"}
