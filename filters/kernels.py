@@ -84,7 +84,7 @@ def gathered(pieces: Codes, offsets: Offsets, starts: Offsets, codes: Codes) -> 
 def spelled(points: npt.NDArray[np.uint32], ends: Offsets, kinds: Flags) -> tuple[Hashes, Flags]:
     """Return, for tokens given as code points, the polynomial sum((point[k] + 1) * BASE ** k) and flags.
 
-    `kinds` are the flags of each code point. A token has ALPHA if any of its points has it, and every other flag only
+    `kinds` are the flags by code point. A token has ALPHA if any of its points has it, and every other flag only
     if all of them do.
     """
     count = len(ends) - 1
@@ -96,8 +96,9 @@ def spelled(points: npt.NDArray[np.uint32], ends: Offsets, kinds: Flags) -> tupl
         for at in range(ends[token], ends[token + 1]):
             sums[token] += (np.uint64(points[at]) + ONE) * weight
             weight *= BASE
-            every &= kinds[at]
-            some |= kinds[at]
+            kind = kinds[points[at]]
+            every &= kind
+            some |= kind
         flags[token] = (every & ~np.uint16(ALPHA)) | (some & np.uint16(ALPHA))
     return sums, flags
 

@@ -8,6 +8,7 @@ from codes and the table beside them does not depend on that order.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
@@ -116,7 +117,7 @@ class WordTable:
         self._ends = sentence_ends
         self._codes = Numbering()
         self._features: dict[str, Column[Any]] = {}
-        self._points: dict[str, int] = {}
+        self._kinds, self._met = np.zeros(sys.maxunicode + 1, np.uint16), np.zeros(sys.maxunicode + 1, np.bool_)
         self._spelling, self._flags = Column(np.uint64), Column(np.uint16)
 
     def coded(self, words: Iterable[str]) -> Numbers:
@@ -153,20 +154,21 @@ class WordTable:
         if new:
             points = np.frombuffer("".join(new).encode("utf-32-le", "surrogatepass"), np.uint32)
             offsets = np.cumsum([0, *map(len, new)], dtype=np.int64)
-            distinct, where = np.unique(points, return_inverse=True)
-            kinds = np.array([self._character_flags(chr(point)) for point in distinct.tolist()], np.uint16)
-            spelling, flags = kernels.spelled(points, offsets, kinds[where])
+            spelling, flags = kernels.spelled(points, offsets, self._kinds_of(points))
             ends = self._ends
             flags |= np.array([STOP_WORD_BITS.get(word, 0) | TERMINATOR * (word in ends) for word in new], np.uint16)
             self._spelling.extend(spelling)
             self._flags.extend(flags)
         return self._spelling.view, self._flags.view
 
-    def _character_flags(self, character: str) -> int:
-        flags = self._points.get(character)
-        if flags is None:
-            flags = self._points[character] = character_flags(character)
-        return flags
+    def _kinds_of(self, points: Points) -> npt.NDArray[np.uint16]:
+        """Flags by code point: those of `points` and of all that were asked for before, 0 elsewhere."""
+        if not self._met[points].all():
+            known = self._met.copy()
+            self._met[points] = True
+            for point in np.flatnonzero(self._met & ~known).tolist():
+                self._kinds[point] = character_flags(chr(point))
+        return self._kinds
 
 
 SPACE = " "  # stands for a run of white space that is a token of its own; no chunk is equal to it
