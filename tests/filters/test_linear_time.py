@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from filters import kernels, kernels_chunks, kernels_lines
@@ -22,10 +23,10 @@ TIMES, MOST_TIMES = 8, 20
 10,000 words of the repetition kernel take 90 ns each, 80,000 take 300. With a step that is quadratic they take 64 times
 as long.
 """
-ATTEMPTS = 4
+PAIRS, SURE, LONG = 8, 0.9, 0.25
 
 Work = Callable[[], object]
-Clock = Callable[[], float]
+Seconds = npt.NDArray[np.float64]
 
 WHITESPACE = WordSplitter(
     name="whitespace in tests",
@@ -53,50 +54,55 @@ SHAPES: dict[str, Callable[[int], str]] = {
 }
 
 
-def user_seconds() -> float:
-    """This process's own time, without the system's: at 64 MB a third to a half of the time goes into giving pages of
-    memory, at a price that differs between two runs of the same work by a half. Whatever grows faster than its input
-    walks over it here. The system tells it by its ticks, too coarse for milliseconds.
+def spent() -> Seconds:
+    """Two seconds of this process: all of them, and those that it did not wait for the system.
+
+    At 64 MB a third to a half goes into the system's giving pages of memory, at a price that differs between two runs
+    of the same work by a half; whatever grows faster than its input walks over it in the other part. The system tells
+    that by its ticks, too coarse for milliseconds.
     """
-    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    return np.array([time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_utime])
 
 
-def seconds(work: Work, clock: Clock = time.process_time) -> float:
-    started = clock()
+def seconds(work: Work) -> Seconds:
+    started = spent()
     work()
-    return clock() - started
+    return spent() - started
 
 
-def best(prepare: Callable[[int], Work], size: int, clock: Clock) -> float:
-    """The shortest of two runs, and of up to ten that take a quarter of a second together: a few milliseconds are as
-    many page faults as work.
+def shortest(prepare: Callable[[int], Work], size: int) -> Seconds:
+    """The shortest of the runs that take a quarter of a second together, of ten at most: a few milliseconds are as many
+    page faults as work.
     """
-    taken: list[float] = []
-    while len(taken) < 2 or (sum(taken) < 0.25 and len(taken) < 10):
-        taken.append(seconds(prepare(size), clock))
-    return min(taken)
+    taken: list[Seconds] = []
+    while sum(each[0] for each in taken) < LONG and len(taken) < 10:
+        taken.append(seconds(prepare(size)))
+    return np.min(taken, axis=0)
 
 
-def growth(
-    prepare: Callable[[int], Work], size: int, times: int = 2, most: float = MOST, clock: Clock = user_seconds
-) -> float:
-    """How much longer work of `times` the size takes: the least of some attempts, each of the best runs of both.
+def growth(prepare: Callable[[int], Work], size: int, times: int = 2, most: float = MOST) -> float:
+    """How much longer work of `times` the size takes, each by the shortest of all its runs.
 
-    `prepare(size)` makes the work; making it is not timed. No attempt is made after one of at most `most`.
+    `prepare(size)` makes the work; making it is not timed. What else the machine does only ever adds to a run, so more
+    runs of both tell better: they are taken until the growth is at most `most`, or after the first of both, by which it
+    is told less well, at most SURE of that; PAIRS are enough.
     """
     seconds(prepare(max(1, size // 100)))
-    least = np.inf
-    for _ in range(ATTEMPTS):
-        small, large = (best(prepare, one, clock) for one in (size, times * size))
-        least = min(least, large / max(small, 0.001))  # below a millisecond there is nothing to tell
-        if least <= most:
+    small = large = np.full(2, np.inf)
+    found = np.inf
+    for pair in range(PAIRS):
+        small = np.minimum(small, shortest(prepare, size))
+        large = np.minimum(large, shortest(prepare, times * size))
+        clock = 1 if small[0] >= LONG else 0
+        found = large[clock] / max(small[clock], 0.001)  # below a millisecond there is nothing to tell
+        if found <= (most if pair else SURE * most):
             break
-    return least
+    return found
 
 
 def grows(prepare: Callable[[int], Work], size: int) -> bool:
     """Whether work on a small input grows faster than it."""
-    return growth(prepare, size, TIMES, MOST_TIMES, time.process_time) > MOST_TIMES
+    return growth(prepare, size, TIMES, MOST_TIMES) > MOST_TIMES
 
 
 def measuring(family: Family, shape: Callable[[int], str]) -> Callable[[int], Work]:
