@@ -23,7 +23,8 @@ TIMES, MOST_TIMES = 8, 20
 10,000 words of the repetition kernel take 90 ns each, 80,000 take 300. With a step that is quadratic they take 64 times
 as long.
 """
-PAIRS, SURE, LONG = 8, 0.9, 0.25
+PAIRS, SURE = 8, 0.9
+LONG = 0.25  # seconds
 
 Work = Callable[[], object]
 Seconds = npt.NDArray[np.float64]
@@ -55,11 +56,11 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def spent() -> Seconds:
-    """Two seconds of this process: all of them, and those that it did not wait for the system.
+    """The time of this process so far: all of it, and its own part without the system's.
 
     At 64 MB a third to a half goes into the system's giving pages of memory, at a price that differs between two runs
-    of the same work by a half; whatever grows faster than its input walks over it in the other part. The system tells
-    that by its ticks, too coarse for milliseconds.
+    of the same work by a half; whatever grows faster than its input walks over it in the process's own part. The
+    system tells that by its ticks, too coarse for milliseconds: it counts for runs that are LONG.
     """
     return np.array([time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_utime])
 
@@ -93,7 +94,7 @@ def growth(prepare: Callable[[int], Work], size: int, times: int = 2, most: floa
     for pair in range(PAIRS):
         small = np.minimum(small, shortest(prepare, size))
         large = np.minimum(large, shortest(prepare, times * size))
-        clock = 1 if small[0] >= LONG else 0
+        clock = int(small[0] >= LONG)
         found = large[clock] / max(small[clock], 0.001)  # below a millisecond there is nothing to tell
         if found <= (most if pair else SURE * most):
             break
