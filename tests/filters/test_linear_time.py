@@ -165,8 +165,11 @@ def test_a_kernel_takes_linear_time(name: str) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_kernel_takes_linear_time_up_to_ten_million_words(name: str) -> None:
-    assert growth(kernel_work(name), 5_000_000) <= MOST
+def test_a_kernel_takes_linear_time_up_to_twenty_million_words(name: str) -> None:
+    """Ten million codes are more than the 32 MB below which the C library may keep memory that was used before, which
+    costs less than new memory.
+    """
+    assert growth(kernel_work(name), 10_000_000) <= MOST
 
 
 def chunked(shape: Callable[[int], str]) -> Callable[[int], Work]:

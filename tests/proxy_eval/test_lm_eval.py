@@ -100,7 +100,7 @@ def as_there(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_rows(task: Task) -> list[dict[str, Any]]:
-    return [ROWS[task.name]]
+    return [dict(ROWS[task.name])]
 
 
 def real_rows(task: Task) -> list[dict[str, Any]]:
