@@ -61,6 +61,7 @@ def places(
         (crawl / path.name).symlink_to(path)
     code = "<p>The old mill { stands } near the narrow bridge.</p></article>"
     pages = [make_page(at).replace("</article>", code) for at in range(90, 96)]
+    pages += [make_page(at) for at in range(200, 380)]  # where files lie decides what is garbage
     records = [warc_record(5000 + at, page.encode()) for at, page in enumerate(pages)]
     (crawl / "part-9.warc.gz").write_bytes(b"".join(records))
     made = annotated_run(crawl, folder / "out")
