@@ -69,6 +69,11 @@ class ModelScores:
         return Path(self.name.replace("/", "__")) if shape == "lm-eval" else Path("results", self.name)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many items each task has."""
+        return {task: max(one.items for one in metrics.values()) for task, metrics in self.tasks.items()}
+
+    @property
     def file(self) -> str:
         """The file's name, with the colons of the time as both tools write them."""
         return f"results_{self.when.isoformat(timespec='microseconds').replace(':', '-')}.json"
@@ -126,8 +131,7 @@ def metric(mean: float, error: float | None, items: int) -> Metric:
 
 def lm_eval_json(scores: ModelScores) -> dict[str, Any]:
     """What lm-evaluation-harness writes of a model: metrics are `NAME,FILTER`, an unknown error is "N/A"."""
-    model, tasks = scores.model.said, scores.tasks
-    sizes = {task: max(one.items for one in metrics.values()) for task, metrics in tasks.items()}
+    model, tasks, sizes = scores.model.said, scores.tasks, scores.sizes
     stored = scores.when.replace(tzinfo=UTC).timestamp()
     return {
         "results": {
@@ -206,11 +210,11 @@ def lighteval_json(scores: ModelScores) -> dict[str, Any]:
             f"{task}|0": {
                 "name": task,
                 "num_fewshots": 0,
-                "original_num_docs": max(one.items for one in metrics.values()),
-                "effective_num_docs": max(one.items for one in metrics.values()),
+                "original_num_docs": size,
+                "effective_num_docs": size,
                 "version": REVISION,
             }
-            for task, metrics in scores.tasks.items()
+            for task, size in scores.sizes.items()
         },
         "summary_tasks": {},
         "summary_general": {},
