@@ -182,6 +182,7 @@ def test_over_the_quarantine_budget_is_exit_code_3(
     assert "--allow-quarantined" in err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_is_exit_code_130_and_says_how_to_go_on(small_crawl: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     started = subprocess.Popen(

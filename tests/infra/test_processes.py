@@ -72,6 +72,7 @@ def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
         list(each_of(killed, [0.0]))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_processes_end_with_the_one_that_began_them_however_it_ends(how: signal.Signals) -> None:
     """As Ctrl-C does, SIGINT goes to all of them: what they say of it is nothing."""
