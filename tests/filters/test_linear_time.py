@@ -1,11 +1,11 @@
 """Twice the text takes twice the time: no family, kernel or splitter has a step that grows faster than its input."""
 
-import resource
+import ctypes
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from filters import kernels, kernels_chunks, kernels_lines
@@ -25,9 +25,10 @@ as long.
 """
 PAIRS, SURE = 8, 0.9
 LONG = 0.25  # seconds
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # as malloc.h numbers them
+KEPT, USUAL = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}, {TRIM_THRESHOLD: 128 << 10, MMAP_MAX: 65_536}
 
 Work = Callable[[], object]
-Seconds = npt.NDArray[np.float64]
 
 WHITESPACE = WordSplitter(
     name="whitespace in tests",
@@ -55,47 +56,56 @@ SHAPES: dict[str, Callable[[int], str]] = {
 }
 
 
-def spent() -> Seconds:
-    """The time of this process so far: all of it, and its own part without the system's.
+def manage_memory(settings: dict[int, int]) -> None:
+    """Tell glibc how to; elsewhere nothing."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for name, value in settings.items():
+            assert library.mallopt(name, value)
 
-    At 64 MB a third to a half goes into the system's giving pages of memory, at a price that differs between two runs
-    of the same work by a half; whatever grows faster than its input walks over it in the process's own part. The
-    system tells that by its ticks, too coarse for milliseconds: it counts for runs that are LONG.
+
+@pytest.fixture
+def kept_memory() -> Iterator[None]:
+    """Memory that was freed is used again, and not given back to the system.
+
+    At 64 MB a third to a half of the time, and on some machines most of it, goes into the system's giving pages of new
+    memory, at a price that differs between two runs of the same work by a half and more.
     """
-    return np.array([time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_utime])
+    manage_memory(KEPT)
+    yield
+    manage_memory(USUAL)
 
 
-def seconds(work: Work) -> Seconds:
-    started = spent()
+def seconds(work: Work) -> float:
+    started = time.process_time()
     work()
-    return spent() - started
+    return time.process_time() - started
 
 
-def shortest(prepare: Callable[[int], Work], size: int) -> Seconds:
+def shortest(prepare: Callable[[int], Work], size: int) -> float:
     """The shortest of the runs that take a quarter of a second together, of ten at most: a few milliseconds are as many
     page faults as work.
     """
-    taken: list[Seconds] = []
-    while sum(each[0] for each in taken) < LONG and len(taken) < 10:
+    taken: list[float] = []
+    while sum(taken) < LONG and len(taken) < 10:
         taken.append(seconds(prepare(size)))
-    return np.min(taken, axis=0)
+    return min(taken)
 
 
 def growth(prepare: Callable[[int], Work], size: int, times: int = 2, most: float = MOST) -> float:
     """How much longer work of `times` the size takes, each by the shortest of all its runs.
 
-    `prepare(size)` makes the work; making it is not timed. What else the machine does only ever adds to a run, so more
-    runs of both tell better: they are taken until the growth is at most `most`, or after the first of both, by which it
-    is told less well, at most SURE of that; PAIRS are enough.
+    `prepare(size)` makes the work; making it is not timed, nor is the first run of the large size, which is given the
+    memory that all others use. What else the machine does only ever adds to a run, so more runs of both tell better:
+    they are taken until the growth is at most `most`, or after the first of both, by which it is told less well, at
+    most SURE of that; PAIRS are enough.
     """
-    seconds(prepare(max(1, size // 100)))
-    small = large = np.full(2, np.inf)
-    found = np.inf
+    seconds(prepare(times * size))
+    small = large = found = math.inf
     for pair in range(PAIRS):
-        small = np.minimum(small, shortest(prepare, size))
-        large = np.minimum(large, shortest(prepare, times * size))
-        clock = int(small[0] >= LONG)
-        found = large[clock] / max(small[clock], 0.001)  # below a millisecond there is nothing to tell
+        small = min(small, shortest(prepare, size))
+        large = min(large, shortest(prepare, times * size))
+        found = large / max(small, 0.001)  # below a millisecond there is nothing to tell
         if found <= (most if pair else SURE * most):
             break
     return found
@@ -120,6 +130,7 @@ def test_a_family_takes_linear_time(family: Family) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("shape", ["a sentence again and again", "one chunk", "dots"])
@@ -163,12 +174,10 @@ def test_a_kernel_takes_linear_time(name: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_takes_linear_time_up_to_twenty_million_words(name: str) -> None:
-    """Ten million codes are more than the 32 MB below which the C library may keep memory that was used before, which
-    costs less than new memory.
-    """
     assert growth(kernel_work(name), 10_000_000) <= MOST
 
 
@@ -191,6 +200,7 @@ def test_cutting_and_numbering_take_linear_time() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shape", ["words all different", "one chunk", "white space"])
 def test_cutting_and_numbering_take_linear_time_for_64_mb(shape: str) -> None:
