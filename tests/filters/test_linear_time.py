@@ -4,6 +4,7 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from filters.rule import Family
 from filters.splitter import WordSplitter
 from filters.tokens import Lexicon, Vocabulary, code_points
 from pipelines.words import spacy_english, unicode_words
+
+pytestmark = pytest.mark.timed
 
 MOST = 2.3
 """How much longer twice a large input may take; what is above 2 is for the caches."""
@@ -138,6 +141,7 @@ def test_a_family_takes_linear_time_for_64_mb_in_one_line(family: Family, shape:
     assert growth(measuring(family, SHAPES[shape]), 32 << 20) <= MOST
 
 
+@lru_cache(maxsize=2)
 def coded(size: int) -> kernels.Codes:
     """Codes of words as they come in a language: most of them few words, and some phrases that come again."""
     rng = np.random.default_rng(1)

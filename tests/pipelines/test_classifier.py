@@ -161,6 +161,7 @@ def test_what_is_wrong_with_a_step_is_named_with_its_line(old: str, new: str, me
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_score_costs_what_the_bare_library_asks_for(model: Path) -> None:
     step, bare = step_of(recipe_of(model)), FastText.load_model(str(model)).f.predict
     texts = [text_of(GOOD, seed, 600) for seed in range(400)]

@@ -44,6 +44,7 @@ def test_hostile_shapes_are_refused_by_name_and_honest_ones_pass() -> None:
     assert shape_refusal(b"<ul>" + b"<li>x" * 20_000 + b"</ul>", limits) is None
 
 
+@pytest.mark.timed
 def test_the_walk_is_linear() -> None:
     def seconds(count: int) -> float:
         html = b"<p " + b"a=1 " * count + b">" + b"<!--" * count

@@ -365,6 +365,7 @@ def clustered(ranges: list[Row], count: int, mode: str) -> int:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 @pytest.mark.parametrize("mode", ["greedy", "components"])
 def test_time_grows_as_the_documents_do(mode: str) -> None:
     clustered(planted_ranges(1000), 1000, mode)
