@@ -34,7 +34,7 @@ test: resources
 	$(PYTEST) -m "not full"
 
 # With `make chaos` everything that is promised: in an hour, and in half an hour. Three files at a time: with two, the
-# tests on Ray leave a quarter of two cores waiting; but nothing beside the tests of time, which share caches with it.
+# tests on Ray leave a quarter of two cores waiting; but nothing beside the tests of time, which share cores and caches.
 # Files in the order of their names: by their number of tests the longest test of all came last, alone.
 test-full: resources
 	$(PYTEST) -n 0 -o timeout=3600 -m timed

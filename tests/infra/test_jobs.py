@@ -361,6 +361,7 @@ def within(name: str) -> tuple[str, ...]:
 
 @pytest.mark.ray
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_node_whose_link_is_cut_finishes_as_a_zombie_and_the_run_waits_for_neither(
     wires: tuple[str, str, str], small_crawl: Path, tmp_path: Path, expected: str
 ) -> None:
