@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from filters.errors import OutputError
 from infra.experiment_arms import ArmPlan
-from infra.experiment_plan import Plan, RungPlan
+from infra.experiment_plan import Expected, Plan, RungPlan
 from infra.stored import Store, read_decoded
 from proxy_eval.effects import Interval
 from proxy_eval.experiment import CONTROL, Experiment
@@ -45,7 +45,7 @@ from proxy_eval.verdict import (
 
 Floats = NDArray[np.float64]
 FOLDER = "_work/experiment"
-FORMAT = 1
+FORMAT = 2
 OWN_SEEDS, SAME_SEEDS = 10_000, 20_000
 """The control's seeds where they are its own, and those of the A/A placebo, come after these."""
 PILOT = (CONTROL, "random", "garbage")
@@ -120,10 +120,10 @@ def ablate(
     """Run the experiment to its end. `priors`: what the noise bank says, by rung and kind, where nothing was fixed yet.
 
     `on_look` is told the state after each look, and once more at the end. Raises OutputError where the store has begun
-    another experiment.
+    another experiment, or the same one with other expectations.
     """
     check_same(store, plan)
-    plan = as_promised(plan, store)
+    plan = replace(plan, experiment=with_rates(plan.experiment, [rung.rates for rung in plan.rungs]))
     state = State(plan=plan, store=store)
     active = [arm.name for arm in plan.of_kind("arm")]
     for rung in plan.rungs:
@@ -148,7 +148,7 @@ def ablate(
 def held(store: Store, name: str, value: Mapping[str, Any]) -> Any:
     """What is in force under a name: this value, unless another was there."""
     path = f"{FOLDER}/{name}.json"
-    store.create(path, json.dumps(value, sort_keys=True).encode())
+    store.create(path, json.dumps(value).encode())
     return read_decoded(store, path, json.loads)
 
 
@@ -161,27 +161,39 @@ def kept(store: Store, name: str) -> Any:
 
 
 def check_same(store: Store, plan: Plan) -> None:
-    """Raise OutputError unless the store's experiment is this one, or it has none yet."""
+    """Raise OutputError unless the store's experiment is this one, planned with the same expectations, or it has none
+    yet.
+    """
+    expected = [asdict(rung.expected) for rung in plan.rungs]
     asked = json.loads(json.dumps({"format": FORMAT, **plan.identity}))
-    found = held(store, "experiment", asked)
+    found = held(store, "experiment", {**asked, "expected": expected})
     if changed := [name for name in asked if found.get(name) != asked[name]]:
         raise OutputError(
             f"{store.url} has begun another experiment: {', '.join(changed)} differ. What was promised before the "
             "first look cannot be changed after it; arms can be added up to `room`. Choose another --out."
         )
+    if json.dumps(found["expected"]) != json.dumps(expected):
+        raise OutputError(
+            f"{store.url} has begun, and the noise bank or the calibration said something else then than they said to "
+            "this plan. Plan it again, as begun there."
+        )
 
 
-def as_begun(experiment: Experiment, store: Store) -> Experiment:
+def as_begun(experiment: Experiment, store: Store) -> tuple[Experiment, tuple[Expected, ...]]:
     """The experiment with what was left to its first plan and is in force since: the share that is removed at random,
-    which arms that were added would move, and learning rates, which another calibration would.
+    which arms that were added would move, and learning rates, which another calibration would; and what was expected of
+    its rungs, which that and the noise of other experiments would. Nothing is expected where it has not begun, or has
+    other rungs.
     """
     found = kept(store, "experiment")
-    if found is None:
-        return experiment
+    if found is None or found["format"] != FORMAT:
+        return experiment, ()
     if experiment.placebos.random is None:
         placebos = experiment.placebos.model_copy(update={"random": found["random"]})
         experiment = experiment.model_copy(update={"placebos": placebos})
-    return with_rates(experiment, [rates for _, _, rates, _ in found["rungs"]])
+    same = len(experiment.rungs) == len(found["expected"])
+    began = tuple(Expected(**each) for each in found["expected"]) if same else ()
+    return with_rates(experiment, [rates for _, _, rates, _ in found["rungs"]]), began
 
 
 def with_rates(experiment: Experiment, rates: Sequence[Sequence[float]]) -> Experiment:
@@ -193,15 +205,6 @@ def with_rates(experiment: Experiment, rates: Sequence[Sequence[float]]) -> Expe
         for rung, each in zip(experiment.rungs, rates, strict=True)
     ]
     return experiment.model_copy(update={"rungs": rungs})
-
-
-def as_promised(plan: Plan, store: Store) -> Plan:
-    """The plan with its learning rates named, so that its results say all that makes them again, and with the
-    calibrations that were there when it began.
-    """
-    found = held(store, "calibrations", {"rungs": [rung.calibration for rung in plan.rungs]})["rungs"]
-    rungs = tuple(replace(rung, calibration=one) for rung, one in zip(plan.rungs, found, strict=True))
-    return replace(plan, experiment=with_rates(plan.experiment, [rung.rates for rung in rungs]), rungs=rungs)
 
 
 def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Mapping[str, Variance]) -> RungState:

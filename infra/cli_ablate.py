@@ -191,7 +191,7 @@ def print_plan(plan: Plan) -> None:
 
 def print_rung(rung: RungPlan) -> None:
     """Print how a rung is trained, what is expected of it, what it sees and what it costs."""
-    design, cost, sources = rung.design, rung.cost, rung.sources
+    design, cost, sources = rung.design, rung.cost, rung.expected.sources
     print()
     line(
         f"rung {rung.number + 1}",
@@ -306,10 +306,10 @@ def rung_json(plan: Plan, rung: RungPlan) -> dict[str, object]:
     return {
         "name": rung.name,
         "learning_rates": rung.rates,
-        "calibrated": rung.calibration is not None,
+        "calibrated": rung.expected.calibration is not None,
         "seeds": rung.said.seeds,
         "control_seeds": rung.design.control_seeds,
-        "sources": rung.sources,
+        "sources": rung.expected.sources,
         "noise": math.sqrt(float(expected.noise.value)),
         "gain": expected.gain,
         "rho": expected.rho,

@@ -261,7 +261,7 @@ def rung_result(state: State, rung: RungState, shown: Shown) -> RungResult:
         size=plan.said.size,
         tokens=plan.said.tokens,
         learning_rates=plan.rates,
-        calibration=plan.calibration,
+        calibration=plan.expected.calibration,
         seeds=plan.said.seeds,
         looks=rung.looks,
         shared=design.shared,

@@ -50,19 +50,32 @@ FEW_NAMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a rung is planned with, and where each is from (`sources`): the file, the noise bank, the calibration of
+    this very pool, or a guess.
+    """
+
+    variance: float  # of a run, in the metric's units squared
+    df: float  # degrees of freedom of the variance
+    gain: float
+    rho: float
+    sources: Mapping[str, str]
+    calibration: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RungPlan:
-    """A rung: how its runs are trained, what is expected of them (`design`; `sources` says from where), what those of
-    each arm cost if none is decided early, and the `smallest` effect that they see with power 0.8, a share of tokens.
+    """A rung: how its runs are trained, what is `expected` of them and the design that rests on it, what those of each
+    arm cost if none is decided early, and the `smallest` effect that they see with power 0.8, a share of tokens.
     """
 
     number: int
     said: SaidRung
     training: Training  # the control's, with its three endpoints
     rates: tuple[float, ...]
-    calibration: Mapping[str, Any] | None
     key: str  # in the noise bank
+    expected: Expected
     design: Design
-    sources: Mapping[str, str]
     costs: Mapping[str, Cost]
     smallest: float
 
@@ -193,8 +206,10 @@ def planned_experiment(
     bank: Bank,
     panel_sha256: str,
     tasks_sha256: str | None = None,
+    begun: Sequence[Expected] = (),
 ) -> Plan:
-    """The plan of an experiment. `said` is what the pool's pool.json says, `speed` gives tokens a second of a device.
+    """The plan of an experiment. `said` is what the pool's pool.json says, `speed` gives tokens a second of a device,
+    `begun` is what was expected of each rung when the experiment began, if it did.
 
     Raises InputError where a mask is none or keeps nothing, where an arm would be read more than 4 times, and where
     pools differ in their tokenizers.
@@ -203,7 +218,16 @@ def planned_experiment(
     experiment = with_random_share(experiment, arms)
     metric = metric_key(experiment.metric, panel_sha256, tasks_sha256)
     rungs = tuple(
-        planned_rung(experiment, number, said=said, arms=arms, speed=speed, bank=bank, metric=metric)
+        planned_rung(
+            experiment,
+            number,
+            said=said,
+            arms=arms,
+            speed=speed,
+            bank=bank,
+            metric=metric,
+            begun=begun[number] if begun else None,
+        )
         for number in range(len(experiment.rungs))
     )
     designs = [one.design for one in rungs]
@@ -240,6 +264,7 @@ def planned_rung(
     speed: Callable[[Training], float],
     bank: Bank,
     metric: str,
+    begun: Expected | None,
 ) -> RungPlan:
     """One rung with its rates, its design and its price."""
     rung = experiment.rungs[number]
@@ -251,30 +276,44 @@ def planned_rung(
     last = number == len(experiment.rungs) - 1
     rates = (*first, *([SECOND_RATE * first[0]] if last and not rung.learning_rates else []))
     key = f"{rung.size} {rung.tokens} {rates[0]:g} {training.shape.context} {training.shape.vocabulary}"
-    known, sources = expectations(experiment, number, bank, key, metric, swept(calibration, rates[0], metric))
-    known |= {"tokens_per_second": rung.expected.tokens_per_second or speed(training)}
-    design = design_of(experiment, rung, known, arms=sum(arm.kind == "arm" for arm in arms), learning_rates=len(rates))
+    expected = begun or expectations(experiment, number, bank, key, metric, calibration, rates[0])
+    tokens_per_second = rung.expected.tokens_per_second or speed(training)
+    judged = sum(arm.kind == "arm" for arm in arms)
+    design = design_of(experiment, rung, expected, tokens_per_second, arms=judged, learning_rates=len(rates))
     return RungPlan(
         number=number,
         said=rung,
         training=training,
         rates=rates,
-        calibration=calibration,
         key=key,
+        expected=expected,
         design=design,
-        sources=sources,
         costs={arm.name: price(design, arm, 0 if rung.expected.rho is not None else experiment.pilot) for arm in arms},
         smallest=smallest_effect(design),
     )
 
 
 def design_of(
-    experiment: Experiment, rung: SaidRung, known: Mapping[str, Any], *, arms: int, learning_rates: int
+    experiment: Experiment,
+    rung: SaidRung,
+    expected: Expected,
+    tokens_per_second: float,
+    *,
+    arms: int,
+    learning_rates: int,
 ) -> Design:
-    """The design of a rung at which so many arms are judged; `known`: noise, gain, rho and speed."""
-    budget, price = experiment.budget, experiment.price_per_hour
+    """The design of a rung at which so many arms are judged, on a device of this speed."""
+    budget = experiment.budget
     return Design(
-        rung=Rung(name=rung.size, tokens=rung.tokens, price_per_hour=price, **known),
+        rung=Rung(
+            name=rung.size,
+            tokens=rung.tokens,
+            tokens_per_second=tokens_per_second,
+            noise=Variance(value=np.asarray(expected.variance), df=np.asarray(expected.df)),
+            gain=expected.gain,
+            rho=expected.rho,
+            price_per_hour=experiment.price_per_hour,
+        ),
         arms=arms + len(PLACEBOS),
         room=budget.arms - arms,
         seeds=rung.seeds,
@@ -310,30 +349,40 @@ def swept(calibration: Mapping[str, Any] | None, rate: float, metric: str) -> tu
 
 
 def expectations(
-    experiment: Experiment, number: int, bank: Bank, key: str, metric: str, calibrated: tuple[float, float] | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Noise, gain and rho that a rung is planned with, and where each is from: the file, the noise bank, what was
-    `calibrated` (variance and rho), or a guess.
-    """
-    said = experiment.rungs[number].expected
+    experiment: Experiment,
+    number: int,
+    bank: Bank,
+    key: str,
+    metric: str,
+    calibration: Mapping[str, Any] | None,
+    rate: float,
+) -> Expected:
+    """What a rung at this learning rate is planned with, as of now."""
+    said, calibrated = experiment.rungs[number].expected, swept(calibration, rate, metric)
     runs, pairs = (prior(bank, key, metric, kind, campaign=experiment.name) for kind in ("run", "pair"))
     sources = dict.fromkeys(("noise", "gain", "rho"), "guessed")
     variance, rho = (GUESSED_NOISE**2, GUESSED_RHO) if calibrated is None else calibrated
     if calibrated is not None:
         sources |= dict.fromkeys(("noise", "rho"), "calibration")
-    noise = Variance(value=np.asarray(variance), df=np.zeros(()))
     if float(runs.df) > 0:
-        noise, sources["noise"] = runs, "noise bank"
+        variance, sources["noise"] = float(runs.value), "noise bank"
     if float(runs.df) > 0 and float(pairs.df) > 0:
         rho = 1 - float(pairs.value) / (2 * float(runs.value))
         sources["rho"] = "noise bank"
     if said.noise is not None:
-        noise, sources["noise"] = Variance(value=np.asarray(said.noise**2), df=noise.df), "the file"
+        variance, sources["noise"] = said.noise**2, "the file"
     if said.rho is not None:
         rho, sources["rho"] = said.rho, "the file"
     if said.gain is not None:
         sources["gain"] = "the file"
-    return {"noise": noise, "gain": said.gain or GUESSED_GAIN, "rho": float(np.clip(rho, -0.9, 0.99))}, sources
+    return Expected(
+        variance=variance,
+        df=float(runs.df),
+        gain=said.gain or GUESSED_GAIN,
+        rho=float(np.clip(rho, -0.9, 0.99)),
+        sources=sources,
+        calibration=calibration,
+    )
 
 
 def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:
@@ -374,9 +423,9 @@ def notes(plan: Plan) -> Iterator[str]:
 def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
     """The same of one rung."""
     experiment, control, tokens = plan.experiment, plan.arm(CONTROL), rung.said.tokens
-    if rung.calibration is None:
+    if rung.expected.calibration is None:
         yield f"no calibration of this pool. {uncalibrated(plan, rung)}"
-    if guessed := [name for name, source in rung.sources.items() if source == "guessed"]:
+    if guessed := [name for name, source in rung.expected.sources.items() if source == "guessed"]:
         yield f"{', '.join(guessed)} guessed until the pilot of {experiment.pilot} seeds has run"
     if math.isinf(rung.smallest):
         yield "no effect up to twice the tokens would be seen. Take more seeds or tokens."
@@ -422,7 +471,7 @@ def some(names: Sequence[str]) -> str:
 def check_calibrated(plan: Plan) -> None:
     """Raise InputError unless each rung's learning rate was calibrated for this pool, or stands in the file."""
     for rung in plan.rungs:
-        if rung.calibration is None and not rung.said.learning_rates:
+        if rung.expected.calibration is None and not rung.said.learning_rates:
             raise InputError(
                 f"{rung.name}: its learning rate was never calibrated on {plan.experiment.pool}, and at a wrong one "
                 f"noise looks like effects. {uncalibrated(plan, rung)}, or name `learning_rates` in the file and "

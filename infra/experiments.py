@@ -106,8 +106,7 @@ def plan_of(
     check_extra(*PACKAGES)
     from proxy_eval.pool import read_pool
 
-    if out is not None:
-        experiment = as_begun(experiment, open_store(out))
+    experiment, begun = (experiment, ()) if out is None else as_begun(experiment, open_store(out))
 
     said = {url: read_said(url) for url in {experiment.pool, *(arm.pool or experiment.pool for arm in experiment.arms)}}
 
@@ -132,6 +131,7 @@ def plan_of(
         bank=read_bank(bank_path(experiment)),
         panel_sha256=panel_of(experiment),
         tasks_sha256=None if experiment.tasks is None else tasks_sha256(Path(experiment.tasks)),
+        begun=begun,
     )
 
 

@@ -26,7 +26,7 @@ from infra.local_store import LocalStore
 from infra.training import calibration_name
 from proxy_eval.effects import ENDPOINTS
 from proxy_eval.experiment import Experiment, parse_experiment
-from proxy_eval.noise_bank import UNKNOWN, Bank, read_bank
+from proxy_eval.noise_bank import UNKNOWN, Bank, Entry, read_bank
 from proxy_eval.pool import Pool
 from proxy_eval.verdict import Verdict
 from tests.proxy_eval.pools import numbered, pool_of
@@ -94,7 +94,10 @@ def planned(
     bank: Bank | None = None,
     other: Pool | None = None,
     mask_of: Callable[[str, str], Bools | None] | None = None,
+    store: LocalStore | None = None,
 ) -> Plan:
+    """The plan of an experiment, as the store has begun it."""
+    said, begun = (said, ()) if store is None else as_begun(said, store)
     return planned_experiment(
         said,
         said={"sha256": pool.sha256, "tokenizer": {"vocabulary": pool.tokenizer.vocabulary}},
@@ -104,6 +107,7 @@ def planned(
         bank=bank or Bank(),
         panel_sha256="p" * 64,
         tasks_sha256="t" * 64,
+        begun=begun,
     )
 
 
@@ -270,7 +274,7 @@ def test_a_rung_is_calibrated_for_its_pool_or_refused(pool: Pool, tmp_path: Path
     check_calibrated(plan)
     (rung,) = plan.rungs
     assert rung.rates == (4e-4, 1e-4)
-    assert rung.sources == {"noise": "calibration", "rho": "calibration", "gain": "guessed"}
+    assert rung.expected.sources == {"noise": "calibration", "rho": "calibration", "gain": "guessed"}
     assert float(rung.design.rung.noise.value) == pytest.approx((0.0100 + 0.0172) / 2)
     assert rung.design.rung.rho == pytest.approx(1 - 0.0012 / (0.0100 + 0.0172))
 
@@ -348,7 +352,7 @@ def test_an_arm_can_be_added_and_moves_no_verdict(pool: Pool, tmp_path: Path, st
     trainer = Trainer(first)
     before, _ = run(first, store, trainer)
     grown = experiment(pool, tmp_path, room=4, arms=(*ARMS, "later"))
-    more = planned(as_begun(grown, store), pool)
+    more = planned(grown, pool, store=store)
     assert more.arm("random").identity == first.arm("random").identity
     added = Trainer(more, before=trainer.trained, later=-0.3)
     after, _ = run(more, store, added)
@@ -400,11 +404,29 @@ def test_the_noise_of_one_campaign_plans_the_next(pool: Pool, tmp_path: Path, st
     assert read_bank(tmp_path / "bank.json") == bank  # what is written twice counts once
     said = experiment(pool, tmp_path).model_copy(update={"name": "next"})
     (rung,) = planned(said, pool, bank=bank).rungs
-    assert rung.sources["noise"] == "noise bank"
+    assert rung.expected.sources["noise"] == "noise bank"
     assert math.sqrt(float(rung.design.rung.noise.value)) == pytest.approx(SIGMA, rel=0.7)
     assert priors_of(planned(said, pool), bank)[0]["doubling"].df > 0
     (own,) = planned(experiment(pool, tmp_path), pool, bank=bank).rungs
-    assert own.sources["noise"] == "guessed"  # a campaign does not vouch for itself
+    assert own.expected.sources["noise"] == "guessed"  # a campaign does not vouch for itself
+
+
+def test_the_noise_of_other_campaigns_changes_no_plan_of_one_that_has_begun(
+    pool: Pool, tmp_path: Path, store: LocalStore
+) -> None:
+    """Its smallest effect, price and notes stay, which a plan of a new one takes from the bank."""
+    said = experiment(pool, tmp_path)
+    first = planned(said, pool)
+    found, _ = run(first, store, trainer := Trainer(first))
+    known = {"rung": first.rungs[0].key, "metric": first.metric_key, "campaign": "other"}
+    bank = Bank(entries=(Entry(**known, kind="run", values=(0.01,), dfs=(9.0,)),))
+    again, new = (planned(said, pool, bank=bank, store=where) for where in (store, None))
+    assert again.rungs[0].smallest == first.rungs[0].smallest != new.rungs[0].smallest
+    assert again.notes == first.notes != new.notes
+    later, _ = run(again, store, Trainer(again, before=trainer.trained))
+    assert encoded(later) == encoded(found)
+    with pytest.raises(OutputError, match="has begun, and the noise bank or the calibration said something else then"):
+        run(new, store, Trainer(new))
 
 
 def test_only_what_may_be_worth_something_goes_on_to_the_next_rung(
