@@ -3,7 +3,8 @@
 Looks follow each other in one fixed order, and what is measured comes from `measure`, which trains nothing that is
 committed. So a command that was killed and is typed again goes through the same looks to the same verdicts. What must
 not change later is put into the store if absent: what the experiment is, what was known of a rung before its first
-verdict, and every verdict once it is decided; an arm that is added afterwards meets the same control and moves none.
+verdict, every verdict once it is decided, what a placebo found wrong, and which arms were ever judged; an arm that is
+added afterwards meets the same control and moves none.
 
 A rung begins with a pilot: the control and two placebos over the same seeds, which measures how much of their luck
 runs of one seed share, and so whether the control shares the arms' seeds. Then every look adds a seed to each arm that
@@ -13,23 +14,21 @@ not the last, REJECT and NEUTRAL end an arm's way; KEEP and UNDECIDED go on. A p
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.errors import OutputError
 from infra.experiment_arms import ArmPlan
-from infra.experiment_plan import Expected, Plan, RungPlan
-from infra.stored import Store, read_decoded
+from infra.experiment_plan import Plan, RungPlan
+from infra.experiment_promises import check_looks, check_room, check_same, held, kept, key_of, note_look, with_rates
+from infra.stored import Store
 from proxy_eval.effects import Interval
-from proxy_eval.experiment import CONTROL, Experiment
+from proxy_eval.experiment import CONTROL
 from proxy_eval.looks import Fixed, Table, arm_intervals, effects_of, fixed_by, higher_better, settled_design
-from proxy_eval.noise_bank import Variance
+from proxy_eval.noise_bank import KINDS
 from proxy_eval.planner import Design, next_look
 from proxy_eval.verdict import (
     Finding,
@@ -44,8 +43,6 @@ from proxy_eval.verdict import (
 )
 
 Floats = NDArray[np.float64]
-FOLDER = "_work/experiment"
-FORMAT = 2
 OWN_SEEDS, SAME_SEEDS = 10_000, 20_000
 """The control's seeds where they are its own, and those of the A/A placebo, come after these."""
 PILOT = (CONTROL, "random", "garbage")
@@ -113,21 +110,23 @@ def ablate(
     plan: Plan,
     store: Store,
     measure: Measure,
-    priors: Mapping[int, Mapping[str, Variance]],
     *,
     on_look: Callable[[State], None],
 ) -> State:
-    """Run the experiment to its end. `priors`: what the noise bank says, by rung and kind, where nothing was fixed yet.
+    """Run the experiment to its end.
 
     `on_look` is told the state after each look, and once more at the end. Raises OutputError where the store has begun
-    another experiment, or the same one with other expectations.
+    another experiment, or the same one with other expectations, where it has judged so many arms that there is no room
+    for those of the plan, and where more looks were taken at a rung than the plan has seeds.
     """
     check_same(store, plan)
+    check_room(store, plan)
+    check_looks(store, plan)
     plan = replace(plan, experiment=with_rates(plan.experiment, [rung.rates for rung in plan.rungs]))
     state = State(plan=plan, store=store)
     active = [arm.name for arm in plan.of_kind("arm")]
     for rung in plan.rungs:
-        now = begun(plan, rung, store, measure, priors[rung.number])
+        now = begun(plan, rung, store, measure)
         state.rungs.append(now)
         going = list(active)
         while now.looks < rung.said.seeds and (going or not sees_garbage(now)) and not now.faults:
@@ -145,71 +144,9 @@ def ablate(
     return state
 
 
-def held(store: Store, name: str, value: Mapping[str, Any]) -> Any:
-    """What is in force under a name: this value, unless another was there."""
-    path = f"{FOLDER}/{name}.json"
-    store.create(path, json.dumps(value).encode())
-    return read_decoded(store, path, json.loads)
-
-
-def kept(store: Store, name: str) -> Any:
-    """What is in force under a name; None where nothing is."""
-    try:
-        return read_decoded(store, f"{FOLDER}/{name}.json", json.loads)
-    except FileNotFoundError:
-        return None
-
-
-def check_same(store: Store, plan: Plan) -> None:
-    """Raise OutputError unless the store's experiment is this one, planned with the same expectations, or it has none
-    yet.
-    """
-    expected = [asdict(rung.expected) for rung in plan.rungs]
-    asked = json.loads(json.dumps({"format": FORMAT, **plan.identity}))
-    found = held(store, "experiment", {**asked, "expected": expected})
-    if changed := [name for name in asked if found.get(name) != asked[name]]:
-        raise OutputError(
-            f"{store.url} has begun another experiment: {', '.join(changed)} differ. What was promised before the "
-            "first look cannot be changed after it; arms can be added up to `room`. Choose another --out."
-        )
-    if json.dumps(found["expected"]) != json.dumps(expected):
-        raise OutputError(
-            f"{store.url} has begun, and the noise bank or the calibration said something else then than they said to "
-            "this plan. Plan it again, as begun there."
-        )
-
-
-def as_begun(experiment: Experiment, store: Store) -> tuple[Experiment, tuple[Expected, ...]]:
-    """The experiment with what was left to its first plan and is in force since: the share that is removed at random,
-    which arms that were added would move, and learning rates, which another calibration would; and what was expected of
-    its rungs, which that and the noise of other experiments would. Nothing is expected where it has not begun, or has
-    other rungs.
-    """
-    found = kept(store, "experiment")
-    if found is None or found["format"] != FORMAT:
-        return experiment, ()
-    if experiment.placebos.random is None:
-        placebos = experiment.placebos.model_copy(update={"random": found["random"]})
-        experiment = experiment.model_copy(update={"placebos": placebos})
-    same = len(experiment.rungs) == len(found["expected"])
-    began = tuple(Expected(**each) for each in found["expected"]) if same else ()
-    return with_rates(experiment, [rates for _, _, rates, _ in found["rungs"]]), began
-
-
-def with_rates(experiment: Experiment, rates: Sequence[Sequence[float]]) -> Experiment:
-    """The experiment with these learning rates at the rungs that name none; as it is where it has other rungs."""
-    if len(rates) != len(experiment.rungs):
-        return experiment
-    rungs = [
-        rung if rung.learning_rates else rung.model_copy(update={"learning_rates": list(each)})
-        for rung, each in zip(experiment.rungs, rates, strict=True)
-    ]
-    return experiment.model_copy(update={"rungs": rungs})
-
-
-def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Mapping[str, Variance]) -> RungState:
+def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure) -> RungState:
     """A rung after its pilot; what that found is in force from then on."""
-    said, name = rung.said.expected, f"rung-{rung.number}"
+    said, name, priors = rung.said.expected, f"rung-{rung.number}", rung.expected.bank
     before = kept(store, name)
     state = RungState(plan=rung, fixed=fixed_by(rung.design, priors, rho=said.rho), design=rung.design)
     seeds = 0 if said.rho is not None else plan.experiment.pilot if before is None else before["pilot"]
@@ -229,7 +166,7 @@ def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure, priors: Ma
         state.fixed = fixed_by(rung.design, priors, rho=None, values=values, endpoints=ends)
     asked = {"fixed": asdict(state.fixed), "seeds": rung.said.seeds, "pilot": seeds}
     found = held(store, name, asked)
-    banks = {kind: tuple(found["fixed"][kind]) for kind in ("run", "pair", "doubling")}
+    banks = {kind: tuple(found["fixed"][kind]) for kind in KINDS}
     state.fixed = Fixed(**{**found["fixed"], **banks})
     state.design = settled_design(replace(rung.design, seeds=found["seeds"]), state.fixed)
     return state
@@ -348,7 +285,8 @@ def look(state: State, now: RungState, measure: Measure, going: Sequence[str]) -
     codes = decided(found, rope)
     now.intervals = by_name(table, found)
     now.placebos = tuple(placebos(plan, now, dict(zip(table.names, codes.tolist(), strict=True))))
-    now.faults = placebo_faults(now.placebos)
+    now.faults = faults_of(now, state.store)
+    note_look(state.store, now.plan.number, now.looks, [plan.arm(name) for name in going])
     doubted = [
         name for name, code in zip(table.names, codes, strict=True) if name in going and code != Verdict.UNDECIDED
     ]
@@ -365,6 +303,17 @@ def look(state: State, now: RungState, measure: Measure, going: Sequence[str]) -
             now.withheld[name] = Reason(int(reasons[at]))
             if not now.faults:
                 decide(plan, now, state.store, name, Verdict(int(stands[at])), now.withheld[name])
+
+
+def faults_of(now: RungState, store: Store) -> tuple[str, ...]:
+    """What the placebos void the verdicts for at this look. What did so in an earlier command does, whatever arms and
+    seeds were added since.
+    """
+    place, found = f"faults/{now.plan.number}", placebo_faults(now.placebos)
+    before = kept(store, place)
+    if found and before is None:
+        before = held(store, place, {"look": now.looks, "faults": found})
+    return tuple(before["faults"]) if before is not None and before["look"] == now.looks else found
 
 
 def by_name(table: Table, found: Interval) -> dict[str, tuple[float, float, float]]:
@@ -403,7 +352,7 @@ def decide(plan: Plan, now: RungState, store: Store, name: str, verdict: Verdict
 
     A verdict of an earlier command stands, whatever arms were added since, and comes at the look at which it came.
     """
-    place = f"verdicts/{now.plan.number}-{name}-{plan.arm(name).identity[:8]}"
+    place = f"verdicts/{now.plan.number}-{key_of(plan.arm(name))}"
     before = kept(store, place)
     estimate, low, high = now.intervals[name]
     if before is not None and before["look"] == now.looks:

@@ -66,7 +66,16 @@ def ablate(
         data(Experiment.model_json_schema())
         return
     said = experiment_of(
-        experiment, out, recipe=recipe, pool=pool, panel=panel, tasks=tasks, size=size, tokens=tokens, seeds=seeds
+        experiment,
+        out,
+        recipe=recipe,
+        pool=pool,
+        panel=panel,
+        tasks=tasks,
+        size=size,
+        tokens=tokens,
+        seeds=seeds,
+        take_over=take_over,
     )
     from infra.experiment_results import plain
     from infra.experiments import plan_of, run_experiment
@@ -89,7 +98,7 @@ def ablate(
         task_seconds=3600 * task_deadline,
         take_over=take_over,
         quiet=quiet,
-        on_look=lambda now: None if quiet else say_look(now),
+        on_look=lambda now: say_look(now) if now.status == "running" and not quiet else None,
     )
     show_found(found, out, as_json=as_json)
     if found.faults:
@@ -121,12 +130,15 @@ def experiment_of(
     size: str,
     tokens: str | None,
     seeds: int,
+    take_over: bool,
 ) -> Experiment:
-    """The experiment in the file, or the one that `--recipe` asks for, which is written into `out` unless it is there.
+    """The experiment in the file, or the one that `--recipe` asks for, which is written into `out` unless one is there:
+    that one may have been edited.
 
-    Raises typer.BadParameter unless just one of them is given, with what it needs.
+    Raises typer.BadParameter unless just one of them is given, with what it needs, and InputError where what would be
+    written is no experiment.
     """
-    from infra.experiments import WRITTEN, written_experiment
+    from infra.experiments import WRITTEN, written_experiment, written_into
     from infra.store import open_store
     from proxy_eval.experiment import parse_experiment, read_experiment
 
@@ -147,9 +159,18 @@ def experiment_of(
         tokens=None if tokens is None else plain_count(tokens),
         seeds=seeds,
     )
-    new = store.create(WRITTEN, text.encode())
-    print(f"{from_here(store.url)}/{WRITTEN} {'is written' if new else 'was there and is taken'}", file=sys.stderr)
-    return parse_experiment(store.read(WRITTEN).decode(), where=f"{store.url}/{WRITTEN}")
+    parse_experiment(text, where=f"--recipe {recipe}")
+    there, new = written_into(store, text, take_over=take_over)
+    name = f"{from_here(store.url)}/{WRITTEN}"
+    if new or there == text:
+        print(f"{name} {'is written' if new else 'was there and is taken'}", file=sys.stderr)
+    else:
+        print(
+            f"{name} was there and is taken. It says something else than these options: remove it to have it written "
+            "anew.",
+            file=sys.stderr,
+        )
+    return parse_experiment(there, where=name)
 
 
 def show_plan(plan: Plan, *, to_stdout: bool) -> None:
@@ -306,7 +327,7 @@ def rung_json(plan: Plan, rung: RungPlan) -> dict[str, object]:
     return {
         "name": rung.name,
         "learning_rates": rung.rates,
-        "calibrated": rung.expected.calibration is not None,
+        "calibrated": rung.calibrated,
         "seeds": rung.said.seeds,
         "control_seeds": rung.design.control_seeds,
         "sources": rung.expected.sources,

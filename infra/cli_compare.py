@@ -263,7 +263,7 @@ def show_rung(rung: RungResult) -> None:
     line("noise", noise)
     rates = ", ".join(f"{rate:g}" for rate in rung.learning_rates)
     line("sees", f"{sees} with power 80 %, as planned")
-    line("rates", f"{rates}{', calibrated' if rung.calibration is not None else ', not calibrated'}")
+    line("rates", f"{rates}{', calibrated' if rung.calibrated else ', not calibrated'}")
 
 
 def width_here() -> int:

@@ -333,7 +333,8 @@ def rate_section(rung: RungResult, prefix: str) -> str:
             lambda width: learning_rates(calibration, width),
             width=HALF,
         )
-    return f"{title}{drawn}{rate_table(rung)}" + '<p class="says">In 10⁻³ bits per byte.</p>'
+    other = "" if rung.calibrated else " The experiment runs at another rate, which its file names."
+    return f'{title}{drawn}{rate_table(rung)}<p class="says">In 10⁻³ bits per byte.{other}</p>'
 
 
 def cost_section(results: Results) -> str:

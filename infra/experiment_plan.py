@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,13 @@ import numpy as np
 from scipy import stats
 
 from filters.errors import InputError
+from infra.expectation import Expectation, calibration_of, expectations
 from infra.experiment_arms import FEWEST, ArmPlan, Kind, MaskOf, planned_arms, random_share, seen
-from infra.store import open_store
-from infra.stored import read_decoded
-from infra.training import calibration_name, training_of
+from infra.training import training_of
 from proxy_eval.effects import ENDPOINTS, control_seeds
 from proxy_eval.experiment import CONTROL, PLACEBOS, SECOND_RATE, Experiment
 from proxy_eval.experiment import Rung as SaidRung
-from proxy_eval.noise_bank import Bank, Variance, prior
+from proxy_eval.noise_bank import Bank
 from proxy_eval.planner import (
     CONTROL_TOKENS,
     MOST_SEEDS,
@@ -39,28 +37,10 @@ if TYPE_CHECKING:
     from proxy_eval.pool import Pool
     from proxy_eval.steps import Training
 
-GUESSED_NOISE, GUESSED_GAIN, GUESSED_RHO = 0.025, 0.24, 0.0
-"""Bits per byte at 1M weights, 1M tokens and 1e-3: the spread over seeds and the gain by twice the tokens, as measured
-(docs/proxy.md), and no pairing, until a pilot has measured them. A plan rests on them, an interval never."""
-
 EFFECTS = (0.02, 0.05, 0.1, 0.2)
 """Shares of the tokens whose price is shown where the file says none that is wanted."""
 FEW_NAMES = 3
 """Arms that a note names; of others it gives the number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What a rung is planned with, and where each is from (`sources`): the file, the noise bank, the calibration of
-    this very pool, or a guess.
-    """
-
-    variance: float  # of a run, in the metric's units squared
-    df: float  # degrees of freedom of the variance
-    gain: float
-    rho: float
-    sources: Mapping[str, str]
-    calibration: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +54,7 @@ class RungPlan:
     training: Training  # the control's, with its three endpoints
     rates: tuple[float, ...]
     key: str  # in the noise bank
-    expected: Expected
+    expected: Expectation
     design: Design
     costs: Mapping[str, Cost]
     smallest: float
@@ -88,6 +68,12 @@ class RungPlan:
     def arm_training(self) -> Training:
         """An arm's: the same schedule, ended at the budget."""
         return replace(self.training, tokens=self.said.tokens, endpoints=())
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its learning rate is the one that the calibration chose."""
+        found = self.expected.calibration
+        return found is not None and found["learning_rate"] == self.rates[0]
 
     @property
     def can_be_calibrated(self) -> bool:
@@ -169,6 +155,7 @@ class Plan:
             "room": budget.arms,
             "random": self.random_share,
             "rungs": [[one.said.size, one.said.tokens, list(one.rates), one.said.context] for one in self.rungs],
+            "expected": [one.said.expected.model_dump(exclude={"tokens_per_second"}) for one in self.rungs],
         }
 
 
@@ -206,7 +193,7 @@ def planned_experiment(
     bank: Bank,
     panel_sha256: str,
     tasks_sha256: str | None = None,
-    begun: Sequence[Expected] = (),
+    begun: Sequence[Expectation] = (),
 ) -> Plan:
     """The plan of an experiment. `said` is what the pool's pool.json says, `speed` gives tokens a second of a device,
     `begun` is what was expected of each rung when the experiment began, if it did.
@@ -264,7 +251,7 @@ def planned_rung(
     speed: Callable[[Training], float],
     bank: Bank,
     metric: str,
-    begun: Expected | None,
+    begun: Expectation | None,
 ) -> RungPlan:
     """One rung with its rates, its design and its price."""
     rung = experiment.rungs[number]
@@ -296,7 +283,7 @@ def planned_rung(
 def design_of(
     experiment: Experiment,
     rung: SaidRung,
-    expected: Expected,
+    expected: Expectation,
     tokens_per_second: float,
     *,
     arms: int,
@@ -309,7 +296,7 @@ def design_of(
             name=rung.size,
             tokens=rung.tokens,
             tokens_per_second=tokens_per_second,
-            noise=Variance(value=np.asarray(expected.variance), df=np.asarray(expected.df)),
+            noise=replace(expected.bank["run"], value=np.asarray(expected.variance)),
             gain=expected.gain,
             rho=expected.rho,
             price_per_hour=experiment.price_per_hour,
@@ -321,67 +308,6 @@ def design_of(
         curve_level=budget.curve_level,
         rope=experiment.rope,
         learning_rates=learning_rates,
-    )
-
-
-def calibration_of(pool: str, size: str, tokens: int, sha256: str) -> Mapping[str, Any] | None:
-    """What `gristmill calibrate` found for this size and budget on this very pool; None where it never ran."""
-    try:
-        found: dict[str, Any] = read_decoded(open_store(pool), calibration_name(size, tokens), json.loads)
-    except FileNotFoundError:
-        return None
-    return found if found["pool_sha256"] == sha256 and found.get("schedule", "cosine") == "wsd" else None
-
-
-def swept(calibration: Mapping[str, Any] | None, rate: float, metric: str) -> tuple[float, float] | None:
-    """The variance of a run and the correlation of runs of one seed, by a calibration at this rate and on the metric's
-    panel; None where there is none such, or fewer than two pairs.
-    """
-    if calibration is None or metric != f"panel {calibration['panel_sha256'][:12]}":
-        return None
-    found = [[one["all"], one["clean"]] for one in calibration["rates"] if one["learning_rate"] == rate]
-    pairs = np.array(found[0] if found else [(), ()], np.float64)
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    if pairs.shape[1] < 2:
-        return None
-    run = float(pairs.var(axis=1, ddof=1).mean())
-    return run, 1 - float((pairs[0] - pairs[1]).var(ddof=1)) / (2 * run)
-
-
-def expectations(
-    experiment: Experiment,
-    number: int,
-    bank: Bank,
-    key: str,
-    metric: str,
-    calibration: Mapping[str, Any] | None,
-    rate: float,
-) -> Expected:
-    """What a rung at this learning rate is planned with, as of now."""
-    said, calibrated = experiment.rungs[number].expected, swept(calibration, rate, metric)
-    runs, pairs = (prior(bank, key, metric, kind, campaign=experiment.name) for kind in ("run", "pair"))
-    sources = dict.fromkeys(("noise", "gain", "rho"), "guessed")
-    variance, rho = (GUESSED_NOISE**2, GUESSED_RHO) if calibrated is None else calibrated
-    if calibrated is not None:
-        sources |= dict.fromkeys(("noise", "rho"), "calibration")
-    if float(runs.df) > 0:
-        variance, sources["noise"] = float(runs.value), "noise bank"
-    if float(runs.df) > 0 and float(pairs.df) > 0:
-        rho = 1 - float(pairs.value) / (2 * float(runs.value))
-        sources["rho"] = "noise bank"
-    if said.noise is not None:
-        variance, sources["noise"] = said.noise**2, "the file"
-    if said.rho is not None:
-        rho, sources["rho"] = said.rho, "the file"
-    if said.gain is not None:
-        sources["gain"] = "the file"
-    return Expected(
-        variance=variance,
-        df=float(runs.df),
-        gain=said.gain or GUESSED_GAIN,
-        rho=float(np.clip(rho, -0.9, 0.99)),
-        sources=sources,
-        calibration=calibration,
     )
 
 
@@ -425,6 +351,11 @@ def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
     experiment, control, tokens = plan.experiment, plan.arm(CONTROL), rung.said.tokens
     if rung.expected.calibration is None:
         yield f"no calibration of this pool. {uncalibrated(plan, rung)}"
+    elif not rung.calibrated:
+        yield (
+            f"the calibration chose the learning rate {rung.expected.calibration['learning_rate']:g}, the file says "
+            f"{rung.rates[0]:g}: at a worse one noise may look like effects"
+        )
     if guessed := [name for name, source in rung.expected.sources.items() if source == "guessed"]:
         yield f"{', '.join(guessed)} guessed until the pilot of {experiment.pilot} seeds has run"
     if math.isinf(rung.smallest):
@@ -433,6 +364,11 @@ def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
         yield "the control's curve is vague: upper bounds may be missing, no rule is NEUTRAL. Take more seeds."
     if (epochs := control.epochs(2 * tokens)) > 1:
         yield f"the control's upper endpoint reads its documents {epochs:.1f} times"
+    if (epochs := control.epochs(tokens)) > 1 and any(arm.in_base for arm in plan.of_kind("arm")):
+        yield (
+            f"the control reads its documents {epochs:.1f} times, and arms that leave a rule out have more to read: "
+            "what coming round again costs counts against the rule. Take fewer tokens, or a larger pool"
+        )
     if again := {arm.name: arm.epochs(tokens) for arm in plan.of_kind("arm") if arm.epochs(tokens) > 1}:
         yield (
             f"documents come round again, up to {max(again.values()):.1f} times, in {some(list(again))}; a random "

@@ -160,6 +160,11 @@ class RungResult:
     planned: Cost
     actual: Cost
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether its learning rate is the one that the calibration chose."""
+        return self.calibration is not None and self.calibration["learning_rate"] == self.learning_rates[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:

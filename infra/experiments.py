@@ -22,12 +22,13 @@ import yaml
 
 from filters.errors import ClusterError, InputError, OutputError
 from filters.rule import Bools
-from infra.ablate import Measured, Run, State, ablate, as_begun, table_of
+from infra.ablate import Measured, Run, State, ablate, table_of
 from infra.annotated import run_rules
 from infra.arms import arm_mask
 from infra.experiment_arms import GARBAGE, ArmPlan
 from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated, panel_of, planned_experiment
+from infra.experiment_promises import as_begun
 from infra.experiment_results import RESULTS, Results, encoded, read_results
 from infra.placement import Placement, device_here, device_of, placed, scoring_place, speeds, speeds_there
 from infra.pool import run_of
@@ -44,7 +45,7 @@ from pipelines.cache import cache_folder
 from pipelines.recipe import load_recipe
 from proxy_eval.experiment import Experiment, Placebos
 from proxy_eval.looks import bank_entries
-from proxy_eval.noise_bank import Bank, Entry, Variance, prior, read_bank, with_entries, write_bank
+from proxy_eval.noise_bank import Entry, read_bank, with_entries, write_bank
 from proxy_eval.planner import CONTROL_TOKENS
 from proxy_eval.stream import random_mask
 
@@ -192,8 +193,7 @@ def run_experiment(
             cluster=cluster,
             task_seconds=task_seconds,
         )
-        priors = priors_of(plan, read_bank(bank_path(plan.experiment)))
-        ablate(plan, store, partial(measured, plan, workshop), priors, on_look=partial(noted, on_look))
+        ablate(plan, store, partial(measured, plan, workshop), on_look=partial(noted, on_look))
     return read_results(store.read(RESULTS))
 
 
@@ -203,17 +203,6 @@ def noted(on_look: Callable[[Results], object], state: State) -> None:
     state.store.replace(RESULTS, encoded(found))
     note_noise(bank_path(state.plan.experiment), state)
     on_look(found)
-
-
-def priors_of(plan: Plan, bank: Bank) -> dict[int, dict[str, Variance]]:
-    """What the noise bank says of each rung, by kind."""
-    campaign, metric = plan.experiment.name, plan.metric_key
-    return {
-        rung.number: {
-            kind: prior(bank, rung.key, metric, kind, campaign=campaign) for kind in ("run", "pair", "doubling")
-        }
-        for rung in plan.rungs
-    }
 
 
 def note_noise(path: Path, state: State) -> None:
@@ -363,6 +352,19 @@ def written_experiment(
     }
     comments = "".join(f"# {one}\n" for one in found.left)
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120) + comments
+
+
+def written_into(store: Store, text: str, *, take_over: bool) -> tuple[str, bool]:
+    """Put an experiment into the store unless one is there; return the one that is there then, and whether it is new.
+
+    Raises OutputError as locking the store does, where another command works there.
+    """
+    try:
+        return store.read(WRITTEN).decode(), False
+    except FileNotFoundError:
+        with store.locked(take_over=take_over):
+            new = store.create(WRITTEN, text.encode())
+        return store.read(WRITTEN).decode(), new
 
 
 @dataclass(frozen=True, kw_only=True)

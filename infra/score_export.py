@@ -103,12 +103,25 @@ def scores_in(store: Store) -> list[ModelScores]:
         raise OutputError(f"{store.url}: no model has scores. Score them: gristmill score {store.url} --tasks FOLDER")
     return [
         ModelScores(
-            model=Model(label=label, said=read_decoded(store, f"{MODELS}/{label}/{RUN_FILE}", json.loads)),
+            model=Model(label=label, said=run_said(store, label)),
             tasks=tasks_of(read_decoded(store, one.name, json.loads)),
             when=datetime.fromtimestamp(one.written, UTC).replace(tzinfo=None),
         )
         for label, one in sorted(stored.items())
     ]
+
+
+def run_said(store: Store, label: str) -> dict[str, Any]:
+    """What run.json says of a model. Raises OutputError where the model is gone and its scores are not."""
+    name = f"{MODELS}/{label}/{RUN_FILE}"
+    try:
+        found: dict[str, Any] = read_decoded(store, name, json.loads)
+    except FileNotFoundError:
+        raise OutputError(
+            f"{store.url}: {name} is gone, which says how the model of {SCORES}/{label} was trained. Bring it back, or "
+            "remove that folder to export the others."
+        ) from None
+    return found
 
 
 def tasks_of(said: Mapping[str, Any]) -> dict[str, dict[str, Metric]]:

@@ -28,7 +28,7 @@ from proxy_eval.effects import (
     signal_to_noise,
     unpaired_effects,
 )
-from proxy_eval.noise_bank import UNKNOWN, Entry, Variance, disagreement, family, moderated, pooled
+from proxy_eval.noise_bank import KINDS, UNKNOWN, Entry, Variance, disagreement, family, moderated, pooled
 from proxy_eval.planner import Design
 from proxy_eval.verdict import Budget, Runs, intervals, rope_in_doublings
 
@@ -104,7 +104,7 @@ def fixed_by(
         if rho is None and np.isfinite(values).all(axis=0).sum() >= 2:
             pairs = pairing(values)
             found, low, high = min(pairs.rho, 0.99), pairs.low, pairs.high
-    run, pair, doubling = ((float(priors[kind].value), float(priors[kind].df)) for kind in ("run", "pair", "doubling"))
+    run, pair, doubling = ((float(priors[kind].value), float(priors[kind].df)) for kind in KINDS)
     return Fixed(rho=found, rho_low=low, rho_high=high, noise=noise, gain=gain, run=run, pair=pair, doubling=doubling)
 
 

@@ -34,6 +34,7 @@ from filters.errors import InputError, OutputError
 
 Floats = NDArray[np.float64]
 Kind = Literal["run", "pair", "doubling"]  # of a run; of a paired difference; of the gain by twice the tokens
+KINDS: tuple[Kind, ...] = ("run", "pair", "doubling")
 
 # What we take variances to differ by; the standard deviation of log sigma is sqrt(1 / (2 df)).
 # arms: a fifth (0.18); without a spread intervals were a sixth narrower, and 3-4 % of experiments of uneven arms missed

@@ -16,17 +16,18 @@ from scipy import stats
 
 from filters.errors import InputError, OutputError
 from filters.rule import Bools
-from infra.ablate import OWN_SEEDS, SAME_SEEDS, Measured, Run, State, ablate, as_begun
+from infra.ablate import OWN_SEEDS, SAME_SEEDS, Measured, Run, State, ablate
 from infra.experiment_arms import MATCHED
 from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated, planned_experiment
+from infra.experiment_promises import FOLDER, FORMAT, as_begun
 from infra.experiment_results import Results, encoded
-from infra.experiments import note_noise, priors_of
+from infra.experiments import note_noise
 from infra.local_store import LocalStore
 from infra.training import calibration_name
 from proxy_eval.effects import ENDPOINTS
 from proxy_eval.experiment import Experiment, parse_experiment
-from proxy_eval.noise_bank import UNKNOWN, Bank, Entry, read_bank
+from proxy_eval.noise_bank import KINDS, Bank, Entry, read_bank
 from proxy_eval.pool import Pool
 from proxy_eval.verdict import Verdict
 from tests.proxy_eval.pools import numbered, pool_of
@@ -35,7 +36,6 @@ DOCUMENTS = 400
 SIMULATED = 200
 ARMS = ("good", "bad", "idle")
 TOKENS = 1_000
-KINDS = ("run", "pair", "doubling")
 GAIN, SIGMA, RHO = 0.1, 0.002, 0.7
 TRUTH = {"good": 0.3, "bad": -0.3, "idle": 0.0, "same": 0.0, "random": 0.0, "garbage": 0.25}
 """Worth of each rule, in doublings of tokens."""
@@ -165,8 +165,7 @@ def run(plan: Plan, store: LocalStore, trainer: Trainer) -> tuple[Results, list[
     def looked(state: State) -> None:
         looks.append(results_of(state))
 
-    priors = {rung.number: dict.fromkeys(KINDS, UNKNOWN) for rung in plan.rungs}
-    state = ablate(plan, store, trainer, priors, on_look=looked)
+    state = ablate(plan, store, trainer, on_look=looked)
     return results_of(state), looks
 
 
@@ -267,13 +266,17 @@ def test_a_rung_is_calibrated_for_its_pool_or_refused(pool: Pool, tmp_path: Path
     said = {"pool_sha256": pool.sha256, "panel_sha256": plan.panel_sha256, "learning_rate": 4e-4, "schedule": "wsd"}
     runs = {"all": [3.0, 3.1, 3.2, None], "clean": [2.8, 2.9, 3.06, 2.0]}
     path.write_text(json.dumps({**said, "rates": [{"learning_rate": 4e-4, **runs}]}))
+    named = rungs.replace("expected", "learning_rates: [2e-3], expected")
     try:
         plan = planned(experiment(pool, tmp_path, rungs=rungs), pool)
+        other = planned(experiment(pool, tmp_path, rungs=named), pool)
     finally:
         path.unlink()
     check_calibrated(plan)
     (rung,) = plan.rungs
-    assert rung.rates == (4e-4, 1e-4)
+    assert rung.rates == (4e-4, 1e-4) and rung.calibrated
+    assert not other.rungs[0].calibrated
+    assert any("chose the learning rate 0.0004, the file says 0.002" in note for note in other.notes)
     assert rung.expected.sources == {"noise": "calibration", "rho": "calibration", "gain": "guessed"}
     assert float(rung.design.rung.noise.value) == pytest.approx((0.0100 + 0.0172) / 2)
     assert rung.design.rung.rho == pytest.approx(1 - 0.0012 / (0.0100 + 0.0172))
@@ -370,6 +373,59 @@ def test_what_was_promised_before_the_first_look_cannot_be_changed(
     other = planned(experiment(pool, tmp_path, rope=0.02), pool)
     with pytest.raises(OutputError, match="another experiment: rope differ"):
         run(other, store, Trainer(other))
+    said = experiment(pool, tmp_path)
+    expected = said.rungs[0].expected.model_copy(update={"rho": 0.6})
+    rung = said.rungs[0].model_copy(update={"expected": expected})
+    other = planned(said.model_copy(update={"rungs": [rung]}), pool, store=store)
+    with pytest.raises(OutputError, match="another experiment: expected differ"):
+        run(other, store, Trainer(other))
+
+
+def test_an_experiment_of_another_version_is_refused_as_that(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    plan = planned(experiment(pool, tmp_path), pool)
+    with pytest.raises(KeyboardInterrupt):
+        killed = Trainer(plan)
+        killed.stop_after = 0
+        run(plan, store, killed)
+    place = tmp_path / "out" / FOLDER / "experiment.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "format": FORMAT - 1}))
+    with pytest.raises(OutputError, match=f"by another version of Gristmill, in format {FORMAT - 1}"):
+        run(planned(experiment(pool, tmp_path), pool, store=store), store, killed)
+
+
+def test_arms_that_were_judged_take_their_room_for_good(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    """Taken away, or changed under the same name, they had their share of the error; back again they take no more."""
+    first = planned(experiment(pool, tmp_path, room=3), pool)
+    before, _ = run(first, store, trainer := Trainer(first))
+    for arms in (("good", "bad", "later"), ("later",)):
+        other = planned(experiment(pool, tmp_path, room=3, arms=arms), pool, store=store)
+        with pytest.raises(OutputError, match=r"has judged good-\w{8}, bad-\w{8}, idle-\w{8}, .* made for 3 arms"):
+            run(other, store, Trainer(other, before=trainer.trained))
+    fewer = planned(experiment(pool, tmp_path, room=3, arms=("good",)), pool, store=store)
+    found, _ = run(fewer, store, Trainer(fewer, before=trainer.trained))
+    assert found.arms[0].verdict == before.arms[0].verdict == "KEEP"
+
+
+def test_what_voided_an_experiment_does_so_for_good(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    """Neither more seeds nor another arm takes it back, nor a garbage rule that would be seen now."""
+    said = experiment(pool, tmp_path, room=4, placebos="{garbage: 0.25}")
+    plan = planned(said, pool)
+    found, _ = run(plan, store, trainer := Trainer(plan, garbage=0.0))
+    assert found.status == "void" and found.rungs[0].looks == 6
+    rung = said.rungs[0].model_copy(update={"seeds": 8})
+    for more in ({"rungs": [rung]}, {"arms": [*said.arms, said.arms[0].model_copy(update={"name": "again"})]}):
+        other = planned(said.model_copy(update=more), pool, store=store)
+        assert run(other, store, Trainer(other, before=trainer.trained, garbage=0.25))[0].faults == found.faults
+
+
+def test_looks_are_not_taken_back(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
+    said = experiment(pool, tmp_path)
+    plan = planned(said, pool)
+    _, looks = run(plan, store, trainer := Trainer(plan))
+    rung = said.rungs[0].model_copy(update={"seeds": looks[-1].rungs[0].looks - 1})
+    other = planned(said.model_copy(update={"rungs": [rung]}), pool, store=store)
+    with pytest.raises(OutputError, match="looked at after more than .* seeds, and what was found cannot be taken"):
+        run(other, store, Trainer(other, before=trainer.trained))
 
 
 def test_a_placebo_that_decides_voids_the_verdicts_and_ends_the_experiment(
@@ -396,8 +452,7 @@ def test_garbage_that_is_not_seen_with_power_to_see_it_is_a_fault(
 def test_the_noise_of_one_campaign_plans_the_next(pool: Pool, tmp_path: Path, store: LocalStore) -> None:
     plan = planned(experiment(pool, tmp_path), pool)
     states: list[State] = []
-    priors = {0: dict.fromkeys(KINDS, UNKNOWN)}
-    ablate(plan, store, Trainer(plan, rho=0.9), priors, on_look=states.append)
+    ablate(plan, store, Trainer(plan, rho=0.9), on_look=states.append)
     note_noise(tmp_path / "bank.json", states[-1])
     bank = read_bank(tmp_path / "bank.json")
     note_noise(tmp_path / "bank.json", states[-1])
@@ -406,7 +461,7 @@ def test_the_noise_of_one_campaign_plans_the_next(pool: Pool, tmp_path: Path, st
     (rung,) = planned(said, pool, bank=bank).rungs
     assert rung.expected.sources["noise"] == "noise bank"
     assert math.sqrt(float(rung.design.rung.noise.value)) == pytest.approx(SIGMA, rel=0.7)
-    assert priors_of(planned(said, pool), bank)[0]["doubling"].df > 0
+    assert rung.expected.bank["doubling"].df > 0
     (own,) = planned(experiment(pool, tmp_path), pool, bank=bank).rungs
     assert own.expected.sources["noise"] == "guessed"  # a campaign does not vouch for itself
 
@@ -422,11 +477,29 @@ def test_the_noise_of_other_campaigns_changes_no_plan_of_one_that_has_begun(
     bank = Bank(entries=(Entry(**known, kind="run", values=(0.01,), dfs=(9.0,)),))
     again, new = (planned(said, pool, bank=bank, store=where) for where in (store, None))
     assert again.rungs[0].smallest == first.rungs[0].smallest != new.rungs[0].smallest
+    assert new.rungs[0].expected.bank["run"].df > 0 and again.rungs[0].expected.bank["run"].df == 0
     assert again.notes == first.notes != new.notes
     later, _ = run(again, store, Trainer(again, before=trainer.trained))
     assert encoded(later) == encoded(found)
     with pytest.raises(OutputError, match="has begun, and the noise bank or the calibration said something else then"):
         run(new, store, Trainer(new))
+
+
+def test_a_pilot_that_was_killed_goes_on_with_the_noise_bank_of_its_beginning(
+    pool: Pool, tmp_path: Path, store: LocalStore
+) -> None:
+    said = experiment(pool, tmp_path)
+    plan = planned(said, pool)
+    expected, _ = run(plan, LocalStore(tmp_path / "whole"), Trainer(plan))
+    killed = Trainer(plan)
+    killed.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, store, killed)
+    known = {"rung": plan.rungs[0].key, "metric": plan.metric_key, "campaign": "other"}
+    bank = Bank(entries=tuple(Entry(**known, kind=kind, values=(0.01,), dfs=(99.0,)) for kind in KINDS))
+    again = planned(said, pool, bank=bank, store=store)
+    found, _ = run(again, store, Trainer(again, before=killed.trained))
+    assert encoded(found) == encoded(expected)
 
 
 def test_only_what_may_be_worth_something_goes_on_to_the_next_rung(
@@ -496,8 +569,7 @@ def test_verdicts_of_whole_experiments_are_false_no_more_often_than_promised(
     for world in range(SIMULATED):
         trainer = Trainer(plan, rho=rho, world=world, good=edge, bad=-edge, idle=edge)
         store = LocalStore(tmp_path / str(world))
-        priors = {0: dict.fromkeys(KINDS, UNKNOWN)}
-        state = ablate(plan, store, trainer, priors, on_look=lambda state: None)
+        state = ablate(plan, store, trainer, on_look=lambda state: None)
         decided = {name: finding.verdict for name, (finding, _) in state.rungs[0].decided.items()}
         wrong += any(verdict in (Verdict.KEEP, Verdict.REJECT) for verdict in decided.values())
         void += bool(state.faults)

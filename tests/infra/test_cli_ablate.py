@@ -22,6 +22,7 @@ from filters.errors import ClusterError, InputError, OutputError
 from infra import experiments
 from infra.cli_ablate import ablate
 from infra.commit import committed, read_manifest, read_manifests
+from infra.experiment_plan import Plan
 from infra.experiments import (
     Workshop,
     alone_with,
@@ -119,7 +120,33 @@ def test_a_recipe_becomes_an_experiment_that_leaves_out_every_rule_that_removes_
     assert plan["cost"]["runs"] > 0
     assert not list((tmp_path / "o").glob("models*"))  # nothing was trained
     again = typed("--recipe", "fineweb-resiliparse", *options, "--dry-run")
-    assert "was there and is taken" in again.output and "in all" in again.output and "sees" in again.output
+    assert "was there and is taken\n" in again.output and "in all" in again.output and "sees" in again.output
+    other = typed("--recipe", "fineweb-resiliparse", *options, "--dry-run", "--seeds", 3)
+    assert "says something else than these options: remove it" in other.output
+
+
+def test_what_a_recipe_wrote_is_run_into_the_same_folder(
+    places: dict[str, str], tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a dry run, and at once; what is no experiment is not written."""
+    begun: list[str] = []
+
+    def begin(plan: Plan, store: LocalStore, measure: object, *, on_look: object) -> None:
+        begun.append(store.url)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "ablate", begin)
+    monkeypatch.setattr(experiments, "check_calibrated", lambda plan: None)
+    named = ["--recipe", "fineweb-resiliparse", "--pool", places["pool"], "--panel", places["panel"], "--quiet"]
+    for folder, before in (("dry", ["--dry-run"]), ("fresh", [])):
+        options = [*named, "--out", tmp_path / folder]
+        if before:
+            assert typed(*options, *before).exit_code == 0
+        typed(*options)
+        assert begun[-1].endswith(folder)
+    with pytest.raises(InputError, match="seeds"):
+        typed(*named, "--out", tmp_path / "bad", "--seeds", 100)
+    assert not (tmp_path / "bad" / "experiment.yaml").exists()
 
 
 def test_an_experiment_that_is_not_calibrated_is_planned_and_not_run(

@@ -38,10 +38,9 @@ from infra.repetition import comment, repetition
 from infra.score_export import export_scores
 from infra.training_work import METRICS
 from proxy_eval.experiment import Experiment, parse_experiment
-from proxy_eval.noise_bank import UNKNOWN
 from tests.annotated_run import annotated_run
 from tests.conftest import warc_record
-from tests.infra.test_ablate import KINDS, Trainer
+from tests.infra.test_ablate import Trainer
 
 TOKENS, STEPS = 20_000, 430
 GOOD, IDLE = "c4.curly_bracket", "lorem"
@@ -106,8 +105,7 @@ def ran(plan: Plan, out: Path, **truth: float) -> Report:
                 put_model(store, plan, run, label)
         return found
 
-    priors = {0: dict.fromkeys(KINDS, UNKNOWN)}
-    state = ablate(plan, store, measure, priors, on_look=lambda state: None)  # type: ignore[arg-type]
+    state = ablate(plan, store, measure, on_look=lambda state: None)  # type: ignore[arg-type]
     store.replace(RESULTS, encoded(results_of(state)))
     return read_report(str(out))
 

@@ -27,10 +27,9 @@ from infra.experiment_results import FORMAT, RESULTS, Bounds, Results, encoded, 
 from infra.local_store import LocalStore
 from infra.training import calibration_name
 from proxy_eval.experiment import Experiment
-from proxy_eval.noise_bank import UNKNOWN
 from proxy_eval.pool import Pool, read_pool
 from proxy_eval.verdict import SAYS, Reason, Verdict
-from tests.infra.test_ablate import DOCUMENTS, GAIN, KINDS, TOKENS, Trainer, experiment, normal, planned, run
+from tests.infra.test_ablate import DOCUMENTS, GAIN, TOKENS, Trainer, experiment, normal, planned, run
 from tests.proxy_eval.pools import numbered, pool_of
 
 
@@ -120,7 +119,7 @@ def test_an_arm_whose_estimate_is_no_number_has_no_price_of_deciding_it(
     pool: Pool, tmp_path: Path, store: LocalStore, estimate: float
 ) -> None:
     plan, states = planned(experiment(pool, tmp_path), pool), list[State]()
-    ablate(plan, store, Trainer(plan), {0: dict.fromkeys(KINDS, UNKNOWN)}, on_look=states.append)
+    ablate(plan, store, Trainer(plan), on_look=states.append)
     (rung,) = states[-1].rungs
     for bounds, priced in (((0.02, -0.1, 0.1), True), ((estimate, -np.inf, np.inf), False)):
         rung.intervals["idle"], rung.looks = bounds, 6
@@ -334,7 +333,7 @@ def test_items_that_are_gone_leave_the_intervals_over_seeds_and_other_items_are_
     plan = planned(experiment(pool, tmp_path, rungs=rungs_of("1e-3", rho=0.8)), pool)
     trainer, states = Answering(plan), list[State]()
     trainer.folder = store.root
-    ablate(plan, store, trainer, {0: dict.fromkeys(KINDS, UNKNOWN)}, on_look=states.append)
+    ablate(plan, store, trainer, on_look=states.append)
     label = next(one.label for one in results_of(states[-1]).arms[0].runs)
     path = store.root / "scores" / label / "items.parquet"
     table = pq.read_table(path)
@@ -395,8 +394,7 @@ def live(plan: Plan, folder: Path, events: int) -> None:
     EVENTS["left"] = events
     store, trainer = Killed(folder / "out"), Committing(plan)
     trainer.folder = folder
-    priors = {0: dict.fromkeys(KINDS, UNKNOWN)}
-    ablate(plan, store, trainer, priors, on_look=lambda state: store.replace(RESULTS, encoded(results_of(state))))
+    ablate(plan, store, trainer, on_look=lambda state: store.replace(RESULTS, encoded(results_of(state))))
 
 
 LIVES = (("whole", 0), ("killed", 2), ("killed", 21), ("killed", 50), ("killed", 60), ("killed", 0))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from filters.errors import OutputError
 from infra.cli_compare import ExportShape, exported
 from infra.score_export import Exported, export_scores
 
@@ -70,6 +71,12 @@ def test_a_model_whose_training_stopped_is_not_exported_but_counted(place: str, 
     assert said == f"1 models -> {tmp_path / 'to'}; without 1 whose training stopped"
     assert export_scores(other, tmp_path / "none", "lighteval") == Exported(files=(), stopped=1)
     assert not (tmp_path / "none").exists()
+
+
+def test_scores_whose_model_is_gone_are_named(place: str, tmp_path: Path) -> None:
+    (Path(place) / "models" / LABEL / "run.json").unlink()
+    with pytest.raises(OutputError, match=f"models/{LABEL}/run.json is gone.* remove that folder to export the others"):
+        export_scores(place, tmp_path / "to", "lm-eval")
 
 
 def test_scores_are_exported_as_lighteval_writes_them(place: str, tmp_path: Path) -> None:
