@@ -144,16 +144,20 @@ def most(ends: Sequence[float]) -> float:
 
 
 def share_axis(domain: tuple[float, float], count: int, **more: Any) -> Spec:
-    """The axis of doublings, with at most `count` ticks at round shares of the tokens."""
+    """The axis of doublings, with ticks at round shares of the tokens, a `count`th of it apart at least."""
     low, high = (2**end - 1 for end in domain)
     for step in STEPS:
-        ticks = [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
-        if len(ticks) <= count:
+        values = share_ticks(at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1))
+        if min(np.diff(values), default=math.inf) * count >= domain[1] - domain[0]:
             break
     else:
-        ticks = [at / 2 for at in range(-1, 3) if low <= at / 2 <= high]
-    values = [number(math.log2(1 + share)) for share in ticks]
+        values = share_ticks(at / 2 for at in range(-1, 3) if low <= at / 2 <= high)
     return {"values": values, "labelExpr": SHARE_LABEL, **more}
+
+
+def share_ticks(shares: Iterable[float]) -> list[float]:
+    """Shares of the tokens in doublings."""
+    return [number(math.log2(1 + share)) for share in shares]
 
 
 @dataclass(frozen=True, kw_only=True)
