@@ -233,9 +233,7 @@ def needed(plan: Plan, state: RungState, going: Sequence[str]) -> list[Run]:
 
 def beside_arms(plan: Plan, rung: RungPlan, going: Sequence[str]) -> list[ArmPlan]:
     """What runs at every look beside these arms: what those that come round again are matched to, and the placebos."""
-    matched = [
-        one for one in plan.of_kind("matched") if one.of in going and plan.arm(str(one.of)).epochs(rung.said.tokens) > 1
-    ]
+    matched = [one for one in plan.of_kind("matched") if one.of in going and one.epochs(rung.said.tokens) > 1]
     return [*matched, *plan.of_kind("same", "random", "garbage")]
 
 

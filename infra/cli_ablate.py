@@ -135,7 +135,7 @@ def experiment_of(
     """The experiment in the file, or the one that `--recipe` asks for, which is written into `out` unless one is there:
     that one may have been edited.
 
-    Raises typer.BadParameter unless just one of them is given, with what it needs, and InputError where what would be
+    Raises typer.BadParameter unless just one of them is given, with what it needs, and RecipeError where what would be
     written is no experiment.
     """
     from infra.experiments import WRITTEN, written_experiment, written_into

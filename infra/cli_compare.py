@@ -133,7 +133,7 @@ def show_report(report: Report) -> None:
     columns += [("of all", "right"), ("tokens", "right")]
     table(columns, [beside_cells(arm) for arm in ranked])
     show_reasons(ranked)
-    show_matched(ranked)
+    show_matched(ranked, found.control)
     print()
     for rung in found.rungs:
         show_rung(rung)
@@ -230,17 +230,22 @@ def show_reasons(arms: Sequence[ArmResult]) -> None:
         table([*columns, ("why", "left")], rows)
 
 
-def show_matched(arms: Sequence[ArmResult]) -> None:
-    """Print arms that come round again beside the random removal of as many tokens."""
+def show_matched(arms: Sequence[ArmResult], control: ArmResult) -> None:
+    """Print arms of which the side with the rule comes round again beside the random removal of as many tokens."""
     repeating = [(arm, arm.matched, arm.against_matched) for arm in arms if arm.matched and arm.against_matched]
     if not repeating:
         return
-    print("\nRead more than once, and so held against a random removal of the same tokens:")
-    columns = [("arm", "left"), ("epochs", "right"), ("removal", "right"), ("arm less it", "right")]
+    print("\nWith the rule read more than once, and so held against a random removal of as many tokens:")
+    columns = [("arm", "left"), ("epochs", "right"), ("removal", "right"), ("rule less it", "right")]
     table(
         [*columns, ("low", "right"), ("high", "right")],
         [
-            (visible(arm.name), f"{arm.epochs:.1f}", worth(removal.estimate), *interval(against))
+            (
+                visible(arm.name),
+                f"{(control if arm.rule_in == 'base' else arm).epochs:.1f}",
+                worth(removal.estimate),
+                *interval(against),
+            )
             for arm, removal, against in repeating
         ],
     )

@@ -125,7 +125,7 @@ def seen(arm: ArmPlan, control: ArmPlan, tokens: int) -> Seen | None:
 
 
 def planned_arms(experiment: Experiment, open_pool: Callable[[str], Pool], mask_of: MaskOf) -> tuple[ArmPlan, ...]:
-    """The control, the arms of the file, matched removals for those that come round again, and the placebos."""
+    """The control, the arms of the file, removals matched to those with a side that comes round again, and placebos."""
     pool, share = open_pool(experiment.pool), experiment.placebos.garbage
 
     @cache
@@ -150,7 +150,7 @@ def planned_arms(experiment: Experiment, open_pool: Callable[[str], Pool], mask_
         changes = replace(difference(pool, read, opened, mask), alone=alone, at_all=at_all)
         arms.append(arm_plan(one.name, "arm", url, opened, said, mask, changes, in_base=one.in_base))
     refuse_idle(arms, pool.sha256)
-    matched = [matched_arm(one, control, pool) for one in arms if repeats(one, control, experiment)]
+    matched = [matched_arm(one, control, open_pool) for one in arms if repeats(one, control, experiment)]
     removed = experiment.placebos.random or random_share(arms, control)
     every = (control, *arms, *matched, *placebo_arms(control, pool, base, share=share, removed=removed))
     check_epochs(experiment, every)
@@ -267,24 +267,32 @@ def unchanged(changes: Yield) -> bool:
 
 
 def repeats(arm: ArmPlan, control: ArmPlan, experiment: Experiment) -> bool:
-    """True where the arm comes round again at some rung, and reads less than the control."""
-    most = max(rung.tokens for rung in experiment.rungs)
-    return arm.epochs(most) > 1 and arm.reads.tokens < control.reads.tokens
+    """True where what reads with the rule comes round again at some rung, and reads less than what reads without it."""
+    ruled, free = sides(arm, control)
+    return ruled.epochs(max(rung.tokens for rung in experiment.rungs)) > 1 and ruled.reads.tokens < free.reads.tokens
 
 
-def matched_arm(arm: ArmPlan, control: ArmPlan, pool: Pool) -> ArmPlan:
-    """The control's documents with as many tokens removed at random as leave those of the arm, to a document or so."""
-    salt, mask = f"matched {arm.name}", control.mask
+def sides(arm: ArmPlan, control: ArmPlan) -> tuple[ArmPlan, ArmPlan]:
+    """What reads with the arm's rule, and what without it: the arm and the control, or the reverse if it is left out."""
+    return (control, arm) if arm.in_base else (arm, control)
+
+
+def matched_arm(arm: ArmPlan, control: ArmPlan, open_pool: Callable[[str], Pool]) -> ArmPlan:
+    """What is read without the rule, but for as many tokens removed at random as leave what is read with it, to a
+    document or so.
+    """
+    ruled, free = sides(arm, control)
+    pool, salt, mask = open_pool(free.pool), f"matched {arm.name}", free.mask
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         kept = volume(pool, mask & random_mask(pool, middle, salt)).tokens
-        low, high = (middle, high) if kept > arm.reads.tokens else (low, middle)
+        low, high = (middle, high) if kept > ruled.reads.tokens else (low, middle)
     found = mask & random_mask(pool, low, salt)
-    said = f"{control.said}, as many tokens removed at random as leave {arm.name}'s"
-    changes = difference(pool, mask, pool, found)
-    name, sides = MATCHED + arm.name, {"of": arm.name, "in_base": arm.in_base}  # its effect has the sign of the arm's
-    return arm_plan(name, "matched", control.pool, pool, said, found, changes, **sides)
+    said = f"{free.said}, as many tokens removed at random as leave {ruled.name}'s"
+    changes = difference(open_pool(control.pool), control.mask, pool, found)
+    name, more = MATCHED + arm.name, {"of": arm.name, "in_base": arm.in_base}  # its effect has the sign of the arm's
+    return arm_plan(name, "matched", free.pool, pool, said, found, changes, **more)
 
 
 def random_share(arms: Sequence[ArmPlan], control: ArmPlan) -> float:

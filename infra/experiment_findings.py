@@ -221,10 +221,10 @@ def matched_bounds(plan: Plan, now: RungState | None, arm: ArmPlan) -> dict[str,
     assert at is not None and other is not None, "neither is the control"
     table = table_of(plan, now, plan.experiment.metric, now.plan.rates[0])
     found = intervals_against(table, other, now.design, plan.experiment.budget, now.fixed)
-    return {
-        "matched": bounds(*now.intervals[beside.name]),
-        "against_matched": bounds(found.estimate[at], found.low[at], found.high[at]),
-    }
+    control, other_arm = bounds(*now.intervals[beside.name]), bounds(found.estimate[at], found.low[at], found.high[at])
+    # The removal is held against what reads without the rule, and the rule against it: the arm is either of the two.
+    matched, against = (other_arm, control) if arm.in_base else (control, other_arm)
+    return {"matched": matched, "against_matched": against}
 
 
 def run_results(rung: RungState, arm: ArmPlan, metric: str) -> list[RunResult]:

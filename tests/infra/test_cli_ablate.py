@@ -18,7 +18,7 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
-from filters.errors import ClusterError, InputError, OutputError
+from filters.errors import ClusterError, InputError, OutputError, RecipeError
 from infra import experiments
 from infra.cli_ablate import ablate
 from infra.commit import committed, read_manifest, read_manifests
@@ -144,7 +144,7 @@ def test_what_a_recipe_wrote_is_run_into_the_same_folder(
             assert typed(*options, *before).exit_code == 0
         typed(*options)
         assert begun[-1].endswith(folder)
-    with pytest.raises(InputError, match="seeds"):
+    with pytest.raises(RecipeError, match="seeds: Input should be less than"):
         typed(*named, "--out", tmp_path / "bad", "--seeds", 100)
     assert not (tmp_path / "bad" / "experiment.yaml").exists()
 

@@ -99,6 +99,30 @@ def test_an_arm_that_comes_round_again_is_held_against_its_random_removal_too(
     assert most.against_matched.low is not None and most.against_matched.low > 0.2
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_a_rule_that_is_left_out_is_held_against_a_random_removal_where_the_control_comes_round_again(
+    pool: Pool, tmp_path: Path, store: LocalStore, rho: float
+) -> None:
+    """A rule that is worth 0.1 although it leaves so little that a random removal of as much costs 0.3."""
+    said = experiment(pool, tmp_path, arms=["good"], rungs=rungs_of("1e-3", rho=rho))
+    control = planned(said, pool).arm("control")
+    rung = said.rungs[0].model_copy(update={"tokens": 10 * control.reads.tokens // 9})
+    plan = planned(said.model_copy(update={"rungs": [rung]}), pool)
+    good, matched = plan.arm("good"), plan.arm(f"{MATCHED}good")
+    assert good.epochs(rung.tokens) < 1 < plan.arm("control").epochs(rung.tokens)
+    assert matched.reads.tokens == pytest.approx(control.reads.tokens, rel=0.03)
+    assert not (matched.mask & ~good.mask).any() and (matched.mask & ~control.mask).any()
+    assert any("the control reads its documents 1.1 times, which counts against" in note for note in plan.notes)
+    trainer = Trainer(plan, rho=rho)
+    trainer.truth |= {"good": 0.1, f"{MATCHED}good": 0.4}
+    found, _ = run(plan, store, trainer)
+    (arm,), (removal,) = found.arms, found.matched
+    assert arm.against_matched == removal.doublings and arm.matched is not None and arm.against_matched is not None
+    assert arm.doublings.estimate == pytest.approx(0.1, abs=0.04)
+    assert arm.matched.estimate == pytest.approx(-0.3, abs=0.04)
+    assert arm.against_matched.estimate == pytest.approx(0.4, abs=0.05)
+
+
 @pytest.mark.parametrize("repeats", [False, True])
 def test_the_next_look_at_an_arm_is_priced_with_all_that_runs_beside_it(
     pool: Pool, tmp_path: Path, store: LocalStore, repeats: bool
