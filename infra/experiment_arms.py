@@ -273,7 +273,7 @@ def repeats(arm: ArmPlan, control: ArmPlan, experiment: Experiment) -> bool:
 
 
 def sides(arm: ArmPlan, control: ArmPlan) -> tuple[ArmPlan, ArmPlan]:
-    """What reads with the arm's rule, and what without it: the arm and the control, or the reverse if it is left out."""
+    """What reads with the arm's rule, and what without it: the arm and the control, the reverse if it is left out."""
     return (control, arm) if arm.in_base else (arm, control)
 
 
