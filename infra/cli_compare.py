@@ -231,18 +231,18 @@ def show_reasons(arms: Sequence[ArmResult]) -> None:
 
 
 def show_matched(arms: Sequence[ArmResult], control: ArmResult) -> None:
-    """Print arms of which the side with the rule comes round again beside the random removal of as many tokens."""
+    """Print arms beside a random removal of as many tokens, where they or the control come round again."""
     repeating = [(arm, arm.matched, arm.against_matched) for arm in arms if arm.matched and arm.against_matched]
     if not repeating:
         return
-    print("\nWith the rule read more than once, and so held against a random removal of as many tokens:")
+    print("\nThe smaller read more than once, and so held against a random removal from the larger:")
     columns = [("arm", "left"), ("epochs", "right"), ("removal", "right"), ("rule less it", "right")]
     table(
         [*columns, ("low", "right"), ("high", "right")],
         [
             (
                 visible(arm.name),
-                f"{(control if arm.rule_in == 'base' else arm).epochs:.1f}",
+                f"{max(arm.epochs, control.epochs):.1f}",
                 worth(removal.estimate),
                 *interval(against),
             )

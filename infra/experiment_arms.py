@@ -125,7 +125,7 @@ def seen(arm: ArmPlan, control: ArmPlan, tokens: int) -> Seen | None:
 
 
 def planned_arms(experiment: Experiment, open_pool: Callable[[str], Pool], mask_of: MaskOf) -> tuple[ArmPlan, ...]:
-    """The control, the arms of the file, removals matched to those with a side that comes round again, and placebos."""
+    """The control, the arms of the file, matched removals where one comes round again, and the placebos."""
     pool, share = open_pool(experiment.pool), experiment.placebos.garbage
 
     @cache
@@ -267,32 +267,32 @@ def unchanged(changes: Yield) -> bool:
 
 
 def repeats(arm: ArmPlan, control: ArmPlan, experiment: Experiment) -> bool:
-    """True where what reads with the rule comes round again at some rung, and reads less than what reads without it."""
-    ruled, free = sides(arm, control)
-    return ruled.epochs(max(rung.tokens for rung in experiment.rungs)) > 1 and ruled.reads.tokens < free.reads.tokens
+    """True where the smaller of the two comes round again at some rung."""
+    less, more = by_size(arm, control)
+    return less.epochs(max(rung.tokens for rung in experiment.rungs)) > 1 and less.reads.tokens < more.reads.tokens
 
 
-def sides(arm: ArmPlan, control: ArmPlan) -> tuple[ArmPlan, ArmPlan]:
-    """What reads with the arm's rule, and what without it: the arm and the control, the reverse if it is left out."""
-    return (control, arm) if arm.in_base else (arm, control)
+def by_size(arm: ArmPlan, control: ArmPlan) -> tuple[ArmPlan, ArmPlan]:
+    """The two, that which has fewer tokens to read first: the arm, or the control where the rule is left out."""
+    return (control, arm) if control.reads.tokens < arm.reads.tokens else (arm, control)
 
 
 def matched_arm(arm: ArmPlan, control: ArmPlan, open_pool: Callable[[str], Pool]) -> ArmPlan:
-    """What is read without the rule, but for as many tokens removed at random as leave what is read with it, to a
+    """What the larger of the two reads, but for as many tokens removed at random as leave those of the smaller, to a
     document or so.
     """
-    ruled, free = sides(arm, control)
-    pool, salt, mask = open_pool(free.pool), f"matched {arm.name}", free.mask
+    less, more = by_size(arm, control)
+    pool, salt, mask = open_pool(more.pool), f"matched {arm.name}", more.mask
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         kept = volume(pool, mask & random_mask(pool, middle, salt)).tokens
-        low, high = (middle, high) if kept > ruled.reads.tokens else (low, middle)
+        low, high = (middle, high) if kept > less.reads.tokens else (low, middle)
     found = mask & random_mask(pool, low, salt)
-    said = f"{free.said}, as many tokens removed at random as leave {ruled.name}'s"
+    said = f"{more.said}, as many tokens removed at random as leave {less.name}'s"
     changes = difference(open_pool(control.pool), control.mask, pool, found)
-    name, more = MATCHED + arm.name, {"of": arm.name, "in_base": arm.in_base}  # its effect has the sign of the arm's
-    return arm_plan(name, "matched", free.pool, pool, said, found, changes, **more)
+    name, sides = MATCHED + arm.name, {"of": arm.name, "in_base": arm.in_base}  # its effect has the sign of the arm's
+    return arm_plan(name, "matched", more.pool, pool, said, found, changes, **sides)
 
 
 def random_share(arms: Sequence[ArmPlan], control: ArmPlan) -> float:

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from infra.ablate import PILOT, Run, RungState, State, compared, control_seeds, last_rung, seeds_of, table_of, value
-from infra.experiment_arms import ArmPlan, Kind
+from infra.experiment_arms import ArmPlan, Kind, by_size
 from infra.experiment_plan import Plan, added
 from infra.experiment_results import (
     FORMAT,
@@ -221,9 +221,10 @@ def matched_bounds(plan: Plan, now: RungState | None, arm: ArmPlan) -> dict[str,
     assert at is not None and other is not None, "neither is the control"
     table = table_of(plan, now, plan.experiment.metric, now.plan.rates[0])
     found = intervals_against(table, other, now.design, plan.experiment.budget, now.fixed)
-    control, other_arm = bounds(*now.intervals[beside.name]), bounds(found.estimate[at], found.low[at], found.high[at])
-    # The removal is held against what reads without the rule, and the rule against it: the arm is either of the two.
-    matched, against = (other_arm, control) if arm.in_base else (control, other_arm)
+    to_control, to_arm = bounds(*now.intervals[beside.name]), bounds(found.estimate[at], found.low[at], found.high[at])
+    # The removal is of the larger: what it costs is told from there, and what more there is between it and the smaller.
+    smaller, _ = by_size(arm, plan.arm(CONTROL))
+    matched, against = (to_control, to_arm) if smaller is arm else (to_arm, to_control)
     return {"matched": matched, "against_matched": against}
 
 

@@ -364,10 +364,10 @@ def rung_notes(plan: Plan, rung: RungPlan) -> Iterator[str]:
         yield "the control's curve is vague: upper bounds may be missing, no rule is NEUTRAL. Take more seeds."
     if (epochs := control.epochs(2 * tokens)) > 1:
         yield f"the control's upper endpoint reads its documents {epochs:.1f} times"
-    if (epochs := control.epochs(tokens)) > 1 and any(arm.in_base for arm in plan.of_kind("matched")):
+    if (epochs := control.epochs(tokens)) > 1:
         yield (
-            f"the control reads its documents {epochs:.1f} times, which counts against rules that arms leave out; a "
-            "random removal of as many tokens runs beside each that has more to read"
+            f"the control reads its documents {epochs:.1f} times, which counts for arms that have more to read; a "
+            "random removal down to its tokens runs beside each of them"
         )
     if again := {arm.name: arm.epochs(tokens) for arm in plan.of_kind("arm") if arm.epochs(tokens) > 1}:
         yield (

@@ -75,13 +75,13 @@ class ArmResult:
     """The control, an arm, a placebo, or a random removal matched to an arm, at the last rung that met it.
 
     says: the verdict in one line. doublings: the interval that sets it, valid at every look; share: the same as shares
-    of the tokens. Where the side with the rule comes round again, matched: doublings of the random removal of as many
-    tokens, and against_matched: of the rule less that removal, each valid at every look at an arm's level, like
-    `doublings`, but outside the error budget and read by no verdict. At one look, and read by none either: effect (the
-    metric), gold, domains and tasks (95 %, over seeds; resampled: gold and tasks are the wider of that and of a
-    bootstrap over seeds and items, when the experiment has ended and its items are there), shrunk (the estimate in
-    doublings against the winner's curse), discovery (adjusted p-value of no effect), equivalence (p-value of one beyond
-    the ROPE), noise. second: doublings at the second learning rate. next_look: where it is undecided.
+    of the tokens. Where the smaller of arm and control comes round again, matched: doublings of the random removal of
+    as many tokens from the larger, and against_matched: of the rule less that removal, each valid at every look at an
+    arm's level, like `doublings`, but outside the error budget and read by no verdict. At one look, and read by none
+    either: effect (the metric), gold, domains and tasks (95 %, over seeds; resampled: gold and tasks are the wider of
+    that and of a bootstrap over seeds and items, when the experiment has ended and its items are there), shrunk (the
+    estimate in doublings against the winner's curse), discovery (adjusted p-value of no effect), equivalence (p-value
+    of one beyond the ROPE), noise. second: doublings at the second learning rate. next_look: where it is undecided.
     """
 
     name: str
@@ -169,7 +169,7 @@ class RungResult:
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """The whole of it. `identity` names by hashes what was compared on what; `arms` are in the order of the file;
-    `matched`: random removals of as many tokens, for arms of which the side with the rule comes round again.
+    `matched`: random removals of as many tokens, for arms where they or the control come round again.
     """
 
     format: int

@@ -112,7 +112,7 @@ def test_a_rule_that_is_left_out_is_held_against_a_random_removal_where_the_cont
     assert good.epochs(rung.tokens) < 1 < plan.arm("control").epochs(rung.tokens)
     assert matched.reads.tokens == pytest.approx(control.reads.tokens, rel=0.03)
     assert not (matched.mask & ~good.mask).any() and (matched.mask & ~control.mask).any()
-    assert any("the control reads its documents 1.1 times, which counts against" in note for note in plan.notes)
+    assert any("the control reads its documents 1.1 times, which counts for arms" in note for note in plan.notes)
     trainer = Trainer(plan, rho=rho)
     trainer.truth |= {"good": 0.1, f"{MATCHED}good": 0.4}
     found, _ = run(plan, store, trainer)
