@@ -58,7 +58,7 @@ thead tr > th:first-child { z-index: 2 }
 th.n, td.n { text-align: right }
 td.n { white-space: nowrap }
 .prose { min-width: 12rem }
-.leaders td:last-child { min-width: 11rem }
+.leaders td:last-child { min-width: 10rem }
 .facts td.n { white-space: normal }
 thead small { white-space: nowrap }
 * + header { margin-top: 4rem; border-top: 3px solid var(--ink); padding-top: 1rem }
@@ -100,6 +100,6 @@ pre { overflow-x: auto; background: var(--fill); padding: .7rem; font-size: 12.5
   .changes th, .changes td { padding-right: .4rem }
 }
 @media (min-width: 1032px) { .heat + .key i { margin-right: .6em } }
-@media (min-width: 1250px) { .leaders:not(.changes) { margin-right: -100px } }
+@media (min-width: 1270px) { .leaders:not(.changes) { margin-right: -124px } }
 @media (min-width: 720px) and (max-width: 1031px) { .pair { display: grid; grid-template-columns: 1fr 1fr } }
 """ + "".join(f".h{at} {{ background: {colour} }}\n" for at, colour in enumerate(HEAT, start=-4) if colour)  # fmt: skip
