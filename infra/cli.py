@@ -28,7 +28,7 @@ from infra import (
     cli_signals,
     cli_thresholds,
 )
-from infra.ending import ending_on_sigterm
+from infra.ending import ending_on_sigterm, interrupts_repeated
 from infra.options import (
     Address,
     Against,
@@ -73,7 +73,7 @@ def main() -> None:
     A request to end (SIGTERM) is met as an interrupt is: what was begun is abandoned, what is committed stays.
     """
     try:
-        with ending_on_sigterm():
+        with ending_on_sigterm(), interrupts_repeated():
             app()
     except (QuarantineBudgetExceeded, SourceEmptied) as error:
         fail(error, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 GRACE_SECONDS = 30.0
 """From SIGTERM to the end of the process, whatever its cleaning up waits for."""
 CODE = 128 + signal.SIGTERM
+AGAIN_SECONDS = 0.1
+"""From an interrupt that was dropped to its repetition."""
 
 
 @contextmanager
@@ -37,6 +40,30 @@ def ending_on_sigterm() -> Iterator[None]:
     finally:
         if not guard.is_alive():
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_repeated() -> Iterator[None]:
+    """An interrupt that Python drops comes again, until it is met.
+
+    It drops what is raised where nobody can catch it, such as a callback from C: numba makes one for each compiled
+    function that it loads, and one Ctrl-C in fifty of those at the start of a stage was without effect.
+    """
+    before = sys.unraisablehook
+
+    def dropped(told: sys.UnraisableHookArgs) -> None:
+        if issubclass(told.exc_type, KeyboardInterrupt):
+            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            before(told)
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -187,9 +187,7 @@ def test_interrupted_is_exit_code_130_and_says_how_to_go_on(small_crawl: Path, t
     out = str(tmp_path / "out")
     started = subprocess.Popen(
         [
-            sys.executable,
-            "-m",
-            "infra.cli",
+            Path(sys.executable).with_name("gristmill"),
             "run",
             "fineweb",
             "-i",
