@@ -17,7 +17,7 @@ from filters.splitter import WordSplitter
 from filters.tokens import Lexicon, Vocabulary, code_points
 from pipelines.words import spacy_english, unicode_words
 
-pytestmark = pytest.mark.timed
+pytestmark = [pytest.mark.timed, pytest.mark.usefixtures("kept_memory")]
 
 MOST = 2.3
 """How much longer twice a large input may take; what is above 2 is for the caches."""
@@ -26,7 +26,7 @@ TIMES, MOST_TIMES = 8, 20
 10,000 words of the repetition kernel take 90 ns each, 80,000 take 300. With a step that is quadratic they take 64 times
 as long.
 """
-PAIRS, SURE = 8, 0.9
+RUNS, PAIRS, SURE = 3, 24, 0.9
 LONG = 0.25  # seconds
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # as malloc.h numbers them
 KEPT, USUAL = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}, {TRIM_THRESHOLD: 128 << 10, MMAP_MAX: 65_536}
@@ -86,11 +86,9 @@ def seconds(work: Work) -> float:
 
 
 def shortest(prepare: Callable[[int], Work], size: int) -> float:
-    """The shortest of the runs that take a quarter of a second together, of ten at most: a few milliseconds are as many
-    page faults as work.
-    """
+    """The shortest of RUNS, or of the fewer that take a quarter of a second together."""
     taken: list[float] = []
-    while sum(taken) < LONG and len(taken) < 10:
+    while sum(taken) < LONG and len(taken) < RUNS:
         taken.append(seconds(prepare(size)))
     return min(taken)
 
@@ -133,7 +131,6 @@ def test_a_family_takes_linear_time(family: Family) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("shape", ["a sentence again and again", "one chunk", "dots"])
@@ -178,7 +175,6 @@ def test_a_kernel_takes_linear_time(name: str) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_takes_linear_time_up_to_ten_million_words(name: str) -> None:
@@ -204,7 +200,6 @@ def test_cutting_and_numbering_take_linear_time() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shape", ["words all different", "one chunk", "white space"])
 def test_cutting_and_numbering_take_linear_time_for_64_mb(shape: str) -> None:
