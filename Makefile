@@ -30,8 +30,9 @@ check: resources
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Its generated examples are the same every time; those of `make test-full` are new ones.
 test: resources
-	$(PYTEST) -m "not full"
+	$(PYTEST) --hypothesis-profile ci -m "not full"
 
 # With `make chaos` everything that is promised: in an hour, and in half an hour. Three files at a time: with two, the
 # tests on Ray leave a quarter of two cores waiting; but nothing beside the tests of time, which share cores and caches.

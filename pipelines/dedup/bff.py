@@ -13,8 +13,9 @@ There the files of a shard are shuffled and share one filter among threads, so t
 one order. `old-both` is no `naive-both`: that puts the n-grams of a document in before it looks up those of its
 paragraphs, and removes 98 % (mlfoundations/dclm, issues 71 and 83).
 
-Where this differs: Unicode's version is that of Python's tables, and a flag, or pictures with a joiner between, are
-several tokens (`filters.word_break`). N-grams are equal if their 64-bit hashes are.
+Where this differs: Unicode's version is that of Python's tables; a flag, or pictures with a joiner between, are several
+tokens; and of the blanks before a mark only the last is in its token (`filters.word_break`). N-grams are equal if their
+64-bit hashes are.
 """
 
 from __future__ import annotations
