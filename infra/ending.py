@@ -47,7 +47,7 @@ def interrupts_repeated() -> Iterator[None]:
     """An interrupt that Python drops comes again, until it is met.
 
     It drops what is raised where nobody can catch it, such as a callback from C: numba makes one for each compiled
-    function that it loads, and one Ctrl-C in fifty of those at the start of a stage was without effect.
+    function that it loads, and of 220 that were sent at the start of a stage three were without effect.
     """
     before = sys.unraisablehook
 
