@@ -251,13 +251,16 @@ def _ordinary_file(file: str, seed: int, pages: Iterable[DemoPage]) -> list[Piec
 
 
 def _wet_file(file: str, seed: int, pages: Iterable[DemoPage]) -> list[Piece]:
-    """Return the texts of pages as Common Crawl's WET files hold them."""
+    """Return the texts of pages as Common Crawl's WET files hold them; a page without text has none."""
     records = _Records(file, seed)
     pieces = [records.info()]
     for page in pages:
-        record = records.new("conversion", page.kind, page)
-        text = html.unescape(re.sub(r"<[^>]+>", "", page.body.decode("utf-8", "replace").partition("<body>")[2]))
+        body = re.split("<body[^>]*>", page.body.decode("utf-8", "replace"), maxsplit=1)[-1]
+        text = html.unescape(re.sub(r"<[^>]+>", "", body))
         lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            continue
+        record = records.new("conversion", page.kind, page)
         block = "\n".join(lines).encode()
         pieces.append((record, _packed(records.plain(record, block, ("Content-Type", "text/plain")))))
     return pieces
