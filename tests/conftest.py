@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.growth import KEPT, USUAL, manage_memory
 from tests.servers.fixtures import bucket, faulty, s3, s3_server  # noqa: F401 - fixtures
 
 NOUNS = (
@@ -70,6 +71,18 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def kept_memory() -> Iterator[None]:
+    """Memory that was freed is used again, and not given back to the system.
+
+    At 64 MB a third to a half of the time, and on some machines most of it, goes into the system's giving pages of new
+    memory, at a price that differs between two runs of the same work by a half and more.
+    """
+    manage_memory(KEPT)
+    yield
+    manage_memory(USUAL)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """Twice the text takes twice the time: no family, kernel or splitter has a step that grows faster than its input."""
 
-import ctypes
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -16,22 +13,15 @@ from filters.rule import Family
 from filters.splitter import WordSplitter
 from filters.tokens import Lexicon, Vocabulary, code_points
 from pipelines.words import spacy_english, unicode_words
+from tests.growth import MOST, Work, growth
 
 pytestmark = [pytest.mark.timed, pytest.mark.usefixtures("kept_memory")]
 
-MOST = 2.3
-"""How much longer twice a large input may take; what is above 2 is for the caches."""
 TIMES, MOST_TIMES = 8, 20
 """So many times a small input may take so much longer. It is small enough to fit some cache, and eight times it is not:
 10,000 words of the repetition kernel take 90 ns each, 80,000 take 300. With a step that is quadratic they take 64 times
 as long.
 """
-RUNS, PAIRS, SURE = 3, 24, 0.9
-LONG = 0.25  # seconds
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # as malloc.h numbers them
-KEPT, USUAL = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}, {TRIM_THRESHOLD: 128 << 10, MMAP_MAX: 65_536}
-
-Work = Callable[[], object]
 
 WHITESPACE = WordSplitter(
     name="whitespace in tests",
@@ -57,59 +47,6 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "emoji": lambda size: "\U0001f600" * size,
     "ideographs": lambda size: "語" * size,
 }
-
-
-def manage_memory(settings: dict[int, int]) -> None:
-    """Tell glibc how to; elsewhere nothing."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        for name, value in settings.items():
-            assert library.mallopt(name, value)
-
-
-@pytest.fixture
-def kept_memory() -> Iterator[None]:
-    """Memory that was freed is used again, and not given back to the system.
-
-    At 64 MB a third to a half of the time, and on some machines most of it, goes into the system's giving pages of new
-    memory, at a price that differs between two runs of the same work by a half and more.
-    """
-    manage_memory(KEPT)
-    yield
-    manage_memory(USUAL)
-
-
-def seconds(work: Work) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def shortest(prepare: Callable[[int], Work], size: int) -> float:
-    """The shortest of RUNS, or of the fewer that take a quarter of a second together."""
-    taken: list[float] = []
-    while sum(taken) < LONG and len(taken) < RUNS:
-        taken.append(seconds(prepare(size)))
-    return min(taken)
-
-
-def growth(prepare: Callable[[int], Work], size: int, times: int = 2, most: float = MOST) -> float:
-    """How much longer work of `times` the size takes, each by the shortest of all its runs.
-
-    `prepare(size)` makes the work; making it is not timed, nor is the first run of the large size, which is given the
-    memory that all others use. What else the machine does only ever adds to a run, so more runs of both tell better:
-    they are taken until the growth is at most `most`, or after the first of both, by which it is told less well, at
-    most SURE of that; PAIRS are enough.
-    """
-    seconds(prepare(times * size))
-    small = large = found = math.inf
-    for pair in range(PAIRS):
-        small = min(small, shortest(prepare, size))
-        large = min(large, shortest(prepare, times * size))
-        found = large / max(small, 0.001)  # below a millisecond there is nothing to tell
-        if found <= (most if pair else SURE * most):
-            break
-    return found
 
 
 def grows(prepare: Callable[[int], Work], size: int) -> bool:

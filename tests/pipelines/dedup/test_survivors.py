@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.dedup import candidates, survivors
 from pipelines.dedup.survivors import Edges, Survivors
+from tests.growth import Work, growth
 
 Graph = dict[tuple[int, int], int]
 """Matches of the edges between documents, the smaller number first."""
@@ -366,15 +367,15 @@ def clustered(ranges: list[Row], count: int, mode: str) -> int:
 
 @pytest.mark.full
 @pytest.mark.timed
+@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.parametrize("mode", ["greedy", "components"])
 def test_time_grows_as_the_documents_do(mode: str) -> None:
-    clustered(planted_ranges(1000), 1000, mode)
-    seconds = []
-    for count in (50_000, 800_000):
-        ranges, spent = planted_ranges(count), []
-        for _ in range(3):
-            began = time.process_time()
+    def prepare(count: int) -> Work:
+        ranges = planted_ranges(count)
+
+        def work() -> None:
             assert 0.2 < clustered(ranges, count, mode) / count < 0.35
-            spent.append(time.process_time() - began)
-        seconds.append(min(spent))
-    assert seconds[1] / seconds[0] < 16**1.1
+
+        return work
+
+    assert growth(prepare, 100_000, times=16, most=16**1.1) <= 16**1.1
