@@ -37,9 +37,12 @@ test: resources
 # With `make chaos` everything that is promised: in an hour, and in half an hour. Three files at a time: with two, the
 # tests on Ray leave a quarter of two cores waiting; but nothing beside the tests of time, which share cores and caches.
 # Files in the order of their names: by their number of tests the longest test of all came last, alone.
+# Both lots run, whatever fails.
 test-full: resources
-	$(PYTEST) -n 0 -o timeout=3600 -m timed
-	$(PYTEST) -n 3 -o timeout=3600 --ignore tests/chaos -m "not timed" --no-loadscope-reorder
+	failed=0; \
+	$(PYTEST) -n 0 -o timeout=3600 -m timed || failed=1; \
+	$(PYTEST) -n 3 -o timeout=3600 --ignore tests/chaos -m "not timed" --no-loadscope-reorder || failed=1; \
+	exit $$failed
 
 chaos: resources
 	$(PYTEST) -o timeout=1800 tests/chaos
