@@ -30,20 +30,14 @@ from proxy_eval.experiment import Experiment, parse_experiment
 from proxy_eval.noise_bank import Bank, read_bank
 from proxy_eval.pool import Pool
 from proxy_eval.verdict import Verdict
-from tests.proxy_eval.pools import numbered, pool_of
+from tests.proxy_eval.pools import DOCUMENTS, numbered, pool_of
 
-DOCUMENTS = 400
 SIMULATED = 200
 ARMS = ("good", "bad", "idle")
 TOKENS = 1_000
 GAIN, SIGMA, RHO = 0.1, 0.002, 0.7
 TRUTH = {"good": 0.3, "bad": -0.3, "idle": 0.0, "same": 0.0, "random": 0.0, "garbage": 0.25}
 """Worth of each rule, in doublings of tokens."""
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return pool_of(tmp_path_factory.mktemp("pool"), [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
 
 
 def experiment(pool: Pool, tmp_path: Path, *, arms: Sequence[str] = ARMS, rungs: str = "", **more: Any) -> Experiment:
@@ -167,11 +161,6 @@ def run(plan: Plan, store: LocalStore, trainer: Trainer) -> tuple[Results, list[
 
     state = ablate(plan, store, trainer, on_look=looked)
     return results_of(state), looks
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "out")
 
 
 def verdicts(found: Results) -> dict[str, str]:

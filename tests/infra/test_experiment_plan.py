@@ -24,15 +24,10 @@ from proxy_eval.planner import power
 from proxy_eval.pool import Pool
 from proxy_eval.stream import Arm, Source, Stream
 from proxy_eval.tokenizer import decode, encode
-from tests.infra.test_ablate import ARMS, DOCUMENTS, TOKENS, Trainer, experiment, planned, run
-from tests.proxy_eval.pools import numbered, pool_of, tokenizer
+from tests.infra.test_ablate import ARMS, TOKENS, Trainer, experiment, planned, run
+from tests.proxy_eval.pools import tokenizer
 
 NEWLINE = int(encode(tokenizer(), ["\n"])[0][0])
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return pool_of(tmp_path_factory.mktemp("pool"), [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
 
 
 def with_tokens(said: Experiment, tokens: int, **more: object) -> Experiment:

@@ -13,18 +13,7 @@ from infra.experiment_results import encoded
 from infra.local_store import LocalStore
 from proxy_eval.noise_bank import KINDS, Bank, Entry
 from proxy_eval.pool import Pool
-from tests.infra.test_ablate import ARMS, DOCUMENTS, Trainer, experiment, planned, run, verdicts
-from tests.proxy_eval.pools import numbered, pool_of
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return pool_of(tmp_path_factory.mktemp("pool"), [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "out")
+from tests.infra.test_ablate import ARMS, Trainer, experiment, planned, run, verdicts
 
 
 def test_an_arm_can_be_added_and_moves_no_verdict(pool: Pool, tmp_path: Path, store: LocalStore) -> None:

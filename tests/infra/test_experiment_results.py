@@ -29,18 +29,8 @@ from infra.training import calibration_name
 from proxy_eval.experiment import Experiment
 from proxy_eval.pool import Pool, read_pool
 from proxy_eval.verdict import SAYS, Reason, Verdict
-from tests.infra.test_ablate import DOCUMENTS, GAIN, TOKENS, Trainer, experiment, normal, planned, run
-from tests.proxy_eval.pools import numbered, pool_of
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return pool_of(tmp_path_factory.mktemp("pool"), [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "out")
+from tests.infra.test_ablate import GAIN, TOKENS, Trainer, experiment, normal, planned, run
+from tests.proxy_eval.pools import numbered_pool
 
 
 def rungs_of(*learning_rates: str, rho: float | None = None) -> str:
@@ -206,7 +196,7 @@ def test_another_calibration_changes_nothing_of_an_experiment_that_has_begun(tmp
     """Its rates are those of the first plan, and so are the calibration, the notes and the smallest effect of its
     report.
     """
-    pool = pool_of(tmp_path / "pool", [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
+    pool = numbered_pool(tmp_path / "pool")
     rungs = f"  - {{size: 1M, tokens: {TOKENS}, expected: {{tokens_per_second: 1e3}}}}"
     said = experiment(pool, tmp_path, rungs=rungs, placebos="{random: 0.1}")
     calibrated(pool, 4e-4)

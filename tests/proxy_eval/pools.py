@@ -11,6 +11,7 @@ import xxhash
 from proxy_eval.pool import Pool, read_pool, write_part, write_pool
 from proxy_eval.tokenizer import Tokenizer, train_tokenizer
 
+DOCUMENTS = 400
 WORDS = ["the", "mill", "by", "the river", "ground", "barley,", "oats", "and", "rye;", "nobody", "knew", "when."]
 
 
@@ -40,3 +41,8 @@ def pool_of(folder: Path, *parts: Sequence[str | None], key: str = "{}") -> Pool
         first += len(texts)
     write_pool(folder, tokenizer(), facts, {"view": "raw"})
     return read_pool(folder)
+
+
+def numbered_pool(folder: Path) -> Pool:
+    """A pool of DOCUMENTS, each another text, but for one without."""
+    return pool_of(folder, [None, *(numbered(at) for at in range(DOCUMENTS - 1))])
