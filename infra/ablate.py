@@ -7,9 +7,10 @@ verdict, every verdict once it is decided, what a placebo found wrong, and which
 added afterwards meets the same control and moves none.
 
 A rung begins with a pilot: the control and two placebos over the same seeds, which measures how much of their luck
-runs of one seed share, and so whether the control shares the arms' seeds. Then every look adds a seed to each arm that
-is undecided. An interval that decides is doubted by a second learning rate before its verdict stands. At a rung that is
-not the last, REJECT and NEUTRAL end an arm's way; KEEP and UNDECIDED go on. A placebo that fails ends the experiment.
+runs of one seed share, and so whether arms and control are compared seed by seed, or their means, the control's over
+more seeds. Then every look adds a seed to each arm that is undecided. An interval that decides is doubted by a second
+learning rate before its verdict stands. At a rung that is not the last, REJECT and NEUTRAL end an arm's way; KEEP and
+UNDECIDED go on. A placebo that fails ends the experiment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +45,8 @@ from proxy_eval.verdict import (
 )
 
 Floats = NDArray[np.float64]
-OWN_SEEDS, SAME_SEEDS = 10_000, 20_000
-"""The control's seeds where they are its own, and those of the A/A placebo, come after these."""
+SAME_SEEDS = 20_000
+"""The seeds of the A/A placebo come after these."""
 PILOT = (CONTROL, "random", "garbage")
 
 
@@ -69,6 +71,11 @@ class Measured:
     labels: tuple[str, ...]
     hours: float
 
+    @property
+    def middle(self) -> int:
+        """Which of them is at the arms' budget, with endpoints and without."""
+        return len(self.labels) // 2
+
 
 Measure = Callable[[Sequence[Run]], Sequence[Measured]]
 """Trains and scores what was never before; gives all in their order."""
@@ -76,11 +83,14 @@ Measure = Callable[[Sequence[Run]], Sequence[Measured]]
 
 @dataclass(kw_only=True)
 class RungState:
-    """A rung under way: the `looks` that were taken at it, and what they found so far."""
+    """A rung under way: the `looks` that were taken at it, and what they found so far. The control's first
+    `curve_seeds` have endpoints.
+    """
 
     plan: RungPlan
     fixed: Fixed
     design: Design
+    curve_seeds: int
     measured: dict[Run, Measured] = field(default_factory=dict)
     looks: int = 0
     intervals: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # estimate, low, high by arm
@@ -148,27 +158,23 @@ def begun(plan: Plan, rung: RungPlan, store: Store, measure: Measure) -> RungSta
     """A rung after its pilot; what that found is in force from then on."""
     said, name, priors = rung.said.expected, f"rung-{rung.number}", rung.expected.bank
     before = kept(store, name)
-    state = RungState(plan=rung, fixed=fixed_by(rung.design, priors, rho=said.rho), design=rung.design)
     seeds = 0 if said.rho is not None else plan.experiment.pilot if before is None else before["pilot"]
+    state = RungState(
+        plan=rung, fixed=fixed_by(rung.design, priors, rho=said.rho), design=rung.design, curve_seeds=seeds
+    )
     if seeds:
-        rate = rung.rates[0]
-        pilot = [
-            Run(rung=rung.number, arm=arm, rate=rate, seed=seed, ends=arm == CONTROL)
-            for arm in PILOT
-            for seed in range(1, seeds + 1)
-        ]
-        take(state, measure, pilot)
+        pilot = {arm: [run_of(state, arm, seed) for seed in range(1, seeds + 1)] for arm in PILOT}
+        take(state, measure, chain.from_iterable(pilot.values()))
         metric = plan.experiment.metric
-        values = np.array(
-            [[value(state, run, metric, int(run.ends)) for run in pilot if run.arm == arm] for arm in PILOT]
-        )
-        ends = np.array([[value(state, run, metric, at) for run in pilot if run.arm == CONTROL] for at in range(3)])
+        values = np.array([[value(state, run, metric) for run in runs] for runs in pilot.values()])
+        ends = np.array([[value(state, run, metric, at) for run in pilot[CONTROL]] for at in range(3)])
         state.fixed = fixed_by(rung.design, priors, rho=None, values=values, endpoints=ends)
     asked = {"fixed": asdict(state.fixed), "seeds": rung.said.seeds, "pilot": seeds}
     found = held(store, name, asked)
     banks = {kind: tuple(found["fixed"][kind]) for kind in KINDS}
     state.fixed = Fixed(**{**found["fixed"], **banks})
     state.design = settled_design(replace(rung.design, seeds=found["seeds"]), state.fixed)
+    state.curve_seeds = max(state.design.curve_seeds, found["pilot"])
     return state
 
 
@@ -180,11 +186,7 @@ def last_rung(state: State, arm: ArmPlan) -> RungState | None:
 
 def compared(state: RungState, arm: ArmPlan) -> dict[int, Measured]:
     """An arm's runs by seed, of those that the looks so far compare, at the learning rate that sets verdicts."""
-    rung, rate, control = state.plan.number, state.plan.rates[0], arm.kind == "control"
-    found = {
-        seed: state.measured.get(Run(rung=rung, arm=arm.name, rate=rate, seed=seed, ends=control))
-        for seed in seeds_of(state, arm)
-    }
+    found = {seed: state.measured.get(run_of(state, arm.name, seed)) for seed in seeds_of(state, arm)}
     return {seed: one for seed, one in found.items() if one is not None}
 
 
@@ -195,17 +197,22 @@ def take(state: RungState, measure: Measure, runs: Iterable[Run]) -> None:
         state.measured.update(zip(todo, measure(todo), strict=True))
 
 
-def value(state: RungState, run: Run, metric: str, end: int = 0) -> float:
-    """A metric of a run at one of its budgets, higher better; NaN where it is not there."""
+def run_of(state: RungState, arm: str, seed: int) -> Run:
+    """An arm's run at the learning rate that sets verdicts."""
+    ends = arm == CONTROL and seed <= state.curve_seeds
+    return Run(rung=state.plan.number, arm=arm, rate=state.plan.rates[0], seed=seed, ends=ends)
+
+
+def value(state: RungState, run: Run, metric: str, end: int = 1) -> float:
+    """A metric of a run at one of the `effects.ENDPOINTS`, higher better; NaN where it is not there."""
     found = state.measured.get(run)
-    return math.nan if found is None else higher_better(metric, found.ends[end].get(metric))
+    at = 0 if found is None else found.middle + end - 1
+    return higher_better(metric, found.ends[at].get(metric)) if found and 0 <= at < len(found.ends) else math.nan
 
 
 def control_seeds(state: RungState) -> list[int]:
-    """The control's seeds at this look."""
-    count = replace(state.design, seeds=state.looks).control_seeds
-    first = 0 if state.design.shared else OWN_SEEDS
-    return [first + at for at in range(1, count + 1)]
+    """The control's seeds at this look, the arms' among them."""
+    return list(range(1, replace(state.design, seeds=state.looks).control_seeds + 1))
 
 
 def seeds_of(state: RungState, arm: ArmPlan) -> list[int]:
@@ -223,12 +230,8 @@ def needed(plan: Plan, state: RungState, going: Sequence[str]) -> list[Run]:
     """The runs of the present look: of the control, the placebos, and the arms that are undecided with what they are
     matched to.
     """
-    rung, rate = state.plan.number, state.plan.rates[0]
-    every = [*(plan.arm(name) for name in going), *beside_arms(plan, state.plan, going)]
-    own = [Run(rung=rung, arm=CONTROL, rate=rate, seed=seed, ends=True) for seed in control_seeds(state)]
-    return own + [
-        Run(rung=rung, arm=arm.name, rate=rate, seed=seed) for arm in every for seed in arm_seeds(arm, state.looks)
-    ]
+    every = [plan.arm(CONTROL), *(plan.arm(name) for name in going), *beside_arms(plan, state.plan, going)]
+    return [run_of(state, arm.name, seed) for arm in every for seed in seeds_of(state, arm)]
 
 
 def beside_arms(plan: Plan, rung: RungPlan, going: Sequence[str]) -> list[ArmPlan]:
@@ -242,22 +245,16 @@ def table_of(plan: Plan, state: RungState, metric: str, rate: float) -> Table:
     curve is taken to be parallel to that at the first.
     """
     arms = [arm for arm in plan.arms if arm.kind != "control"]
-    rung, first = state.plan.number, state.plan.rates[0]
-    own = control_seeds(state)
-    ends = np.array(
-        [[value(state, Run(rung=rung, arm=CONTROL, rate=first, seed=seed, ends=True), metric, at) for seed in own]
-         for at in range(3)]
-    )  # fmt: skip
+    own, first = control_seeds(state), state.plan.rates[0]
+
+    def row(arm: str, seeds: Sequence[int]) -> list[float]:
+        runs = (run_of(state, arm, seed) for seed in seeds)
+        return [value(state, run if rate == first else replace(run, rate=rate, ends=False), metric) for run in runs]
+
+    ends = np.array([[value(state, run_of(state, CONTROL, seed), metric, at) for seed in own] for at in range(3)])
     if rate != first:
-        middle = [value(state, Run(rung=rung, arm=CONTROL, rate=rate, seed=seed), metric) for seed in own]
-        ends = ends - ends[1] + np.array(middle)
-    values = [
-        [
-            value(state, Run(rung=rung, arm=arm.name, rate=rate, seed=seed), metric)
-            for seed in arm_seeds(arm, state.looks)
-        ]
-        for arm in arms
-    ]
+        ends = ends - ends[1] + np.array(row(CONTROL, own))
+    values = [row(arm.name, arm_seeds(arm, state.looks)) for arm in arms]
     width = max(len(own), state.looks)
     return Table(
         names=tuple(arm.name for arm in arms),

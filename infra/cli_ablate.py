@@ -372,6 +372,6 @@ def say_look(found: Results) -> None:
     decided = "; ".join(visible(arm.says) for arm in new) or "nothing decided"
     print(
         f"{now.name}, look {now.looks} of {now.seeds}: rho {now.fixed.rho:.2f}, control "
-        f"{'shares the seeds' if now.shared else 'has seeds of its own'}; {decided}",
+        f"{'runs the seeds of the arms' if now.shared else f'runs {now.control_seeds} seeds'}; {decided}",
         file=sys.stderr,
     )

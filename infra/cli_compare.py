@@ -260,7 +260,7 @@ def show_rung(rung: RungResult) -> None:
     """Print what is known of a rung's noise, and what its runs can see."""
     from proxy_eval.effects import spelled
 
-    fixed, control = rung.fixed, "shares the arms' seeds" if rung.shared else f"has {rung.control_seeds} of its own"
+    fixed, control = rung.fixed, "runs the arms' seeds" if rung.shared else f"runs {rung.control_seeds} seeds"
     known = "; as planned, no pilot" if fixed.rho_low is None else f" [{fixed.rho_low:.2f}, {fixed.rho_high:.2f}]"
     sees = "nothing up to twice the tokens" if rung.smallest is None else spelled(math.log2(1 + rung.smallest))
     line("rung", f"{visible(rung.name)}: look {rung.looks} of {rung.seeds}; the control {control}")

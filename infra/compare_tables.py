@@ -233,7 +233,7 @@ def noise_table(rungs: Sequence[RungResult]) -> str:
     lines: dict[str, Callable[[RungResult], str]] = {
         "rho, runs of one seed": rho,
         "design": lambda one: (
-            "control shares the arms' seeds" if one.shared else f"control has {one.control_seeds} seeds of its own"
+            "differences within seeds" if one.shared else f"means, the control's over {one.control_seeds} seeds"
         ),
         "seeds planned, looks taken": lambda one: f"{one.seeds}, {one.looks}",
         "spread of a run over seeds": lambda one: taken(math.sqrt(one.fixed.noise), one),

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from infra.ablate import PILOT, Run, RungState, State, compared, control_seeds, last_rung, seeds_of, table_of, value
+from infra.ablate import PILOT, RungState, State, compared, control_seeds, last_rung, run_of, seeds_of, table_of, value
 from infra.experiment_arms import ArmPlan, Kind, by_size
 from infra.experiment_plan import Plan, added
 from infra.experiment_results import (
@@ -31,7 +31,7 @@ from proxy_eval.effects import ENDPOINTS, Interval, Pairing, decision_accuracy, 
 from proxy_eval.experiment import CONTROL
 from proxy_eval.looks import Beside, beside, intervals_against
 from proxy_eval.noise_bank import DISAGREEMENT
-from proxy_eval.planner import CONTROL_TOKENS, Cost, neutral_power, smallest_effect
+from proxy_eval.planner import ENDPOINT_TOKENS, Cost, neutral_power, smallest_effect
 from proxy_eval.verdict import SAYS, Finding, Reason, Verdict, said
 
 Shown = Mapping[int, Mapping[str, Beside]]
@@ -233,16 +233,16 @@ def run_results(rung: RungState, arm: ArmPlan, metric: str) -> list[RunResult]:
     seeds, found = seeds_of(rung, arm), []
     for run in sorted((one for one in rung.measured if one.arm == arm.name), key=lambda one: (-one.rate, one.seed)):
         for at, label in enumerate(rung.measured[run].labels):
-            tokens = rung.plan.training.budgets[at] if run.ends else rung.plan.said.tokens
+            end = at + 1 - rung.measured[run].middle
             found.append(
                 RunResult(
                     rung=run.rung,
                     learning_rate=run.rate,
                     seed=run.seed,
-                    tokens=tokens,
+                    tokens=rung.plan.training.budgets[end],
                     label=label,
-                    metric=value(rung, run, metric, at),
-                    gold=value(rung, run, "gold", at),
+                    metric=value(rung, run, metric, end),
+                    gold=value(rung, run, "gold", end),
                     pilot=run.seed not in seeds,
                 )
             )
@@ -252,9 +252,7 @@ def run_results(rung: RungState, arm: ArmPlan, metric: str) -> list[RunResult]:
 def rung_result(state: State, rung: RungState, shown: Shown) -> RungResult:
     """One rung."""
     plan, metric, design = rung.plan, state.plan.experiment.metric, rung.design
-    ends = [
-        Run(rung=plan.number, arm=CONTROL, rate=plan.rates[0], seed=seed, ends=True) for seed in control_seeds(rung)
-    ]
+    ends = [run for run in (run_of(rung, CONTROL, seed) for seed in control_seeds(rung)) if run.ends]
     last = shown[state.rungs[-1].plan.number].get(metric)
     return RungResult(
         number=plan.number,
@@ -286,12 +284,12 @@ def rung_result(state: State, rung: RungState, shown: Shown) -> RungResult:
 
 
 def pairing_of(plan: Plan, rung: RungState) -> Pairing | None:
-    """The correlation of runs of one seed: of the placebos that ran all looks, and the control where it shares seeds;
-    None where two looks are not there.
+    """The correlation of runs of one seed: of the control and the placebos that ran all looks; None where two looks are
+    not there.
     """
     table = table_of(plan, rung, plan.experiment.metric, rung.plan.rates[0])
     rows = [table.runs.values[table.names.index(name)] for name in PILOT if name != CONTROL]
-    blocks = np.stack([*rows, table.runs.control] if rung.design.shared else rows)
+    blocks = np.stack([*rows, table.runs.control])
     return pairing(blocks) if np.isfinite(blocks).all(axis=0).sum() > 1 else None
 
 
@@ -311,10 +309,10 @@ def accuracies(plan: Plan, here: Mapping[str, Beside], last: Beside | None) -> d
 def actual_cost(rung: RungState) -> Cost:
     """What the rung's runs took, from their own speeds."""
     hours = sum(one.hours for one in rung.measured.values())
-    budgets = [CONTROL_TOKENS if run.ends else 1.0 for run in rung.measured]
+    budgets = len(rung.measured) + ENDPOINT_TOKENS * sum(run.ends for run in rung.measured)
     return Cost(
         runs=len(rung.measured),
-        tokens=sum(budgets) * rung.plan.said.tokens,
+        tokens=budgets * rung.plan.said.tokens,
         hours=hours,
         money=hours * rung.design.rung.price_per_hour,
     )

@@ -20,7 +20,7 @@ from proxy_eval.experiment import CONTROL, PLACEBOS, SECOND_RATE, Experiment
 from proxy_eval.experiment import Rung as SaidRung
 from proxy_eval.noise_bank import Bank
 from proxy_eval.planner import (
-    CONTROL_TOKENS,
+    ENDPOINT_TOKENS,
     MOST_SEEDS,
     Cost,
     Design,
@@ -313,13 +313,13 @@ def design_of(
 
 def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:
     """The most that an arm, or the control, costs at a rung: it goes through all its seeds, and a pilot of so many (0:
-    there is none) finds no pairing.
+    there is none) finds that seeds are not shared.
     """
     seeds, again = design.seeds, design.learning_rates - 1
     if arm.kind == "control":
         own = control_seeds(design.arms + design.room, seeds, shared=design.shared and not pilot)
-        ends = own + pilot
-        return cost_of(design.rung, ends + again * own, ends * CONTROL_TOKENS + again * own)
+        runs, ends = max(own, pilot) + again * own, max(design.curve_seeds, pilot)
+        return cost_of(design.rung, runs, runs + ends * ENDPOINT_TOKENS)
     if arm.kind == "arm":
         return cost_of(design.rung, seeds * (1 + again), seeds * (1 + again))
     if arm.kind in ("random", "garbage"):

@@ -59,20 +59,20 @@ def task_intervals(state: State) -> dict[str, dict[str, Interval]]:
     found: dict[str, dict[str, Interval]] = {}
     for rung in state.rungs if state.plan.experiment.tasks is not None else ():
         arms = [arm for arm in state.plan.arms if arm.kind != "control" and last_rung(state, arm) is rung]
-        control = run_scores(state.store, compared(rung, state.plan.arm(CONTROL)), 1) if arms else None
+        control = run_scores(state.store, compared(rung, state.plan.arm(CONTROL))) if arms else None
         for arm in arms if control is not None else ():
-            own = run_scores(state.store, compared(rung, arm), 0)
+            own = run_scores(state.store, compared(rung, arm))
             if control is not None and own is not None:
                 found[arm.name] = resampled(state.plan.experiment.name, arm, own, control, shared=rung.design.shared)
     return found
 
 
-def run_scores(store: Store, runs: Mapping[int, Measured], end: int) -> RunScores | None:
-    """The items of the runs at one of their budgets, but for runs that stopped; None where one has no file.
+def run_scores(store: Store, runs: Mapping[int, Measured]) -> RunScores | None:
+    """The items of the runs at the arms' budget, but for runs that stopped; None where one has no file.
 
     Raises VerifyFailed where two of them were scored on different items.
     """
-    sound = {seed: one.labels[end] for seed, one in runs.items() if set(one.ends[end].values()) != {None}}
+    sound = {seed: one.labels[one.middle] for seed, one in runs.items() if set(one.ends[one.middle].values()) != {None}}
     found: dict[str, list[TaskScores]] = {}
     for label in sound.values():
         try:

@@ -30,7 +30,7 @@ from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated, panel_of, planned_experiment
 from infra.experiment_promises import as_begun
 from infra.experiment_results import RESULTS, Results, encoded, read_results
-from infra.placement import Placement, device_here, device_of, placed, scoring_place, speeds, speeds_there
+from infra.placement import Placement, device_here, device_of, placed, speeds, speeds_there
 from infra.pool import run_of
 from infra.pool_files import check_extra, kept_mask, local_pool, read_said
 from infra.processes import cores
@@ -46,7 +46,7 @@ from pipelines.recipe import load_recipe
 from proxy_eval.experiment import Experiment, Placebos
 from proxy_eval.looks import bank_entries
 from proxy_eval.noise_bank import Entry, read_bank, with_entries, write_bank
-from proxy_eval.planner import CONTROL_TOKENS
+from proxy_eval.planner import ENDPOINT_TOKENS
 from proxy_eval.stream import random_mask
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Workshop:
     labels: dict[str, str]
     progress: TrainingProgress
     placement: Callable[[Sequence[Trial]], Placement]
-    scoring: Placement
+    device: str
     cluster: Cluster
     task_seconds: float | None
     places: dict[tuple[int, int], Placement] = field(default_factory=dict)
@@ -189,7 +189,7 @@ def run_experiment(
             labels=labels,
             progress=progress,
             placement=partial(placed, device=device, workers=workers, stack=stack, **cluster),
-            scoring=scoring_place(device, None),
+            device=device,
             cluster=cluster,
             task_seconds=task_seconds,
         )
@@ -254,7 +254,7 @@ def measured(plan: Plan, workshop: Workshop, runs: Sequence[Run]) -> list[Measur
         panel=Path(experiment.panel),
         tasks=None if experiment.tasks is None else Path(experiment.tasks),
         names=experiment.task_names,
-        placement=workshop.scoring,
+        device=workshop.device,
         progress=workshop.progress,
         **workshop.cluster,
     )
@@ -287,7 +287,7 @@ def reads_of(store: Store, arm: ArmPlan) -> Reads:
 def measured_run(plan: Plan, run: Run, ends: Sequence[Scored]) -> Measured:
     """A run's metrics at each of its budgets, and its device hours."""
     rung = plan.rungs[run.rung]
-    tokens = rung.said.tokens * (CONTROL_TOKENS if run.ends else 1)
+    tokens = rung.said.tokens * (1 + ENDPOINT_TOKENS * run.ends)
     return Measured(
         ends=tuple(metrics_of(one.model, one.said) for one in ends),
         labels=tuple(one.model.label for one in ends),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from filters.errors import InputError, OutputError
-from infra.placement import placed, scoring_place
+from infra.placement import placed
 from infra.pool_files import check_extra, fetch
 from infra.pool_work import batches_of, texts_in
 from infra.processes import cores
@@ -127,7 +127,8 @@ def score_models(
             names=names,
             profile=profile,
             pmi=pmi,
-            placement=scoring_place(device, workers),
+            device=device,
+            workers=workers,
             progress=progress,
             address=address,
             allow_unauthenticated=allow_unauthenticated,
@@ -261,7 +262,7 @@ def calibrate(
                 models,
                 panel=own_panel(there.url) if panel is None else panel,
                 tasks=None,
-                placement=scoring_place(device, None),
+                device=device,
                 progress=progress,
             )
     found = calibration_of(scored, size=size, tokens=tokens, seeds=numbers, schedule=schedule)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from filters.errors import InputError
 from infra.commit import Manifest
 from infra.finish import finish_stage
-from infra.placement import Placement
+from infra.placement import scoring_place
 from infra.score_work import SCORE, ScoreTask, tasks_sha256
 from infra.stored import Store
 from infra.training import Model, runner_for
@@ -40,7 +40,8 @@ def score_all(
     names: Sequence[str] = (),
     profile: Literal["fineweb", "lm_eval"] = "fineweb",
     pmi: bool = False,
-    placement: Placement,
+    device: str,
+    workers: int | None = None,
     progress: TrainingProgress,
     address: str | None = None,
     allow_unauthenticated: bool = False,
@@ -55,6 +56,11 @@ def score_all(
         raise InputError("say what to score on: --panel PANEL (`gristmill panel build`), --tasks FOLDER, or both")
     panel_sha256 = None if panel is None else read_panel(panel).sha256
     found = None if tasks is None else tasks_sha256(tasks)
+    read = sum(
+        path.stat().st_size for folder in (panel, tasks) if folder for path in folder.rglob("*") if path.is_file()
+    )
+    work = float(sum(model.said["parameters"] for model in models) * read)
+    placement = scoring_place(device, workers, address, models=len(models), work=work)
     made = {
         model.label: ScoreTask(
             store=store,

@@ -8,8 +8,9 @@ minus without it, whatever the design.
 The model at one rung: y[a, s] = mu + Delta[a] + seed[s] + noise[a, s]. A *seed* is an initialisation and an order of
 documents together. Where runs of one seed share enough of their luck (rho >= SHARED), the control runs the arms' seeds,
 differences are taken within seeds and seed[s] cancels: Var = 2 sigma^2 (1 - rho) / n (common random numbers; for
-evaluations Miller, arXiv:2411.00640). Otherwise the control runs about sqrt(arms) times more seeds of its own (Dunnett,
-JASA 50 (1955) 1096-1121) and Var = sigma^2 (1/n + 1/n0).
+evaluations Miller, arXiv:2411.00640). Otherwise the control runs about sqrt(arms) times more seeds, the arms' among
+them (Dunnett, JASA 50 (1955) 1096-1121), means are compared, and Var = sigma^2 (1/n + (1 - 2 rho) / n0), of which
+2 rho / n0 is left out: rho is hardly known, and not below 0.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def paired_effects(values: Floats, control: Floats) -> Effects:
 
 
 def unpaired_effects(values: Floats, control: Floats, *, rho: float = 0.0) -> Effects:
-    """Return the effects from means over the arm's seeds and over the control's own, however many each has.
+    """Return the effects from means over the arm's seeds and over the control's, however many each has.
+
+    What runs of one seed share makes them no less certain than is said.
 
     The control's variance counts among those of the others. `rho`: the correlation of runs of one seed where arms share
     seeds with each other, but not with the control: the design of an A/A placebo beside pairs.
@@ -154,7 +157,7 @@ def pairing(runs: Floats, *, level: float = 0.05) -> Pairing:
 
 
 def control_seeds(arms: int, seeds: int, *, shared: bool) -> int:
-    """Return the number of the control's seeds: the arms' own, or the sqrt(arms) times more that make Var least."""
+    """Return the number of the control's seeds: the arms', or the sqrt(arms) times more that make Var least."""
     return seeds if shared else math.ceil(math.sqrt(arms) * seeds)
 
 

@@ -190,8 +190,7 @@ def beside(table: Table, design: Design, fixed: Fixed) -> Beside:
     judged = table.judged & np.isfinite(error) & (error > 0) & np.isfinite(effects.estimate)
     discovery, equal, drawn = (np.full(len(judged), np.nan) for _ in range(3))
     if judged.any():
-        ends = moments(table.runs.endpoints)[1]
-        below, above = ends[1] - ends[0], ends[2] - ends[1]
+        below, above = moments(np.diff(table.runs.endpoints, axis=0))[1]
         edges = gain_worth(rope_in_doublings(design.rope) * np.array([-1.0, 1.0]), below, above)
         with np.errstate(divide="ignore", invalid="ignore"):  # of arms that are not judged
             discovery[judged] = false_discovery_rates(p_values(effects, noise)[judged])

@@ -20,7 +20,10 @@ from proxy_eval.confidence import Mixture, critical, planned_mixture
 from proxy_eval.effects import SHARED, control_seeds
 from proxy_eval.noise_bank import ARM_DF, PAIRS_SHARE, Variance, blurred, worth
 
-CONTROL_TOKENS = 2.3  # budgets: a trunk to 1.6 of it, and decays of 0.2 to the endpoints 0.5, 1 and 2
+ENDPOINT_TOKENS = 1.3  # budgets that a run with endpoints takes more: a trunk to 1.6, and decays of 0.1, 0.2 and 0.4
+MORE_ENDS = (
+    2  # seeds of the control with endpoints than an arm has seeds: more would narrow intervals by 3 % (simulated)
+)
 MOST_SEEDS = 64
 CURVE_LEVEL = 0.0005  # of `verdict.Budget` as it comes, at one rung
 FLATTENS = 0.1  # u doublings are worth u (1 - u / 10) gains where loss falls as tokens^-0.3 (2^-0.3: 0.9 / 1.1)
@@ -71,8 +74,15 @@ class Design:
         return control_seeds(self.arms + self.room, self.seeds, shared=self.shared)
 
     @property
+    def curve_seeds(self) -> int:
+        """How many of them have endpoints."""
+        return min(self.control_seeds, self.seeds + MORE_ENDS)
+
+    @property
     def unscaled(self) -> float:
-        """Variance of an estimate in units of the noise: of a pair where seeds are shared, of a run otherwise."""
+        """Variance of an estimate in units of the noise: of a pair where seeds are shared, of a run otherwise, at most:
+        what runs of one seed share is not counted then.
+        """
         return 1 / self.seeds + (0.0 if self.shared else 1 / self.control_seeds)
 
     @property
@@ -90,8 +100,12 @@ class Design:
     @property
     def curve_df(self) -> float:
         """The same of each half of the control's curve, which no bank of the arms' noise knows of."""
+        return self.curve_df_with(self.curve_seeds)
+
+    def curve_df_with(self, ends: int) -> float:
+        """The same where so many of the control's runs have endpoints."""
         together = paired_df(self.arms, self.seeds) if self.shared else self.others + self.seeds - 1
-        return blurred_df(together) + self.control_seeds - 1
+        return blurred_df(together) + ends - 1
 
     @property
     def scatter(self) -> float:
@@ -110,8 +124,16 @@ class Design:
 
     @property
     def error(self) -> float:
-        """Standard error of an arm's effect, in doublings."""
+        """Standard error of an arm's effect, in doublings, as intervals take it."""
         return math.sqrt(self.run_variance * self.unscaled) / self.rung.gain
+
+    @property
+    def caution(self) -> float:
+        """By how much intervals take the error for more than it is: where means are compared, what runs of one seed
+        share is left out of it, and makes the variance less by 2 rho / n0.
+        """
+        share = 0.0 if self.shared else 2 * max(self.rung.rho, 0.0) / self.control_seeds
+        return math.sqrt(self.unscaled / (self.unscaled - share))
 
     @property
     def mixture(self) -> Mixture:
@@ -136,7 +158,7 @@ def blurred_df(df: float) -> float:
 
 def curve_mixture(design: Design, level: float) -> Mixture:
     """Return the mixture of each half of the control's curve, narrowest at the design's last look."""
-    return planned_mixture(level, unscaled=1 / design.control_seeds, df=filled(design).curve_df)
+    return planned_mixture(level, unscaled=1 / design.curve_seeds, df=filled(design).curve_df)
 
 
 def critical_value(design: Design, planned: Design) -> float:
@@ -149,13 +171,14 @@ def curve_radius(design: Design, planned: Design) -> float:
     """Return half the width of the interval of either half of the control's curve at `design`'s look in the sequence of
     `planned`, as a share of the gain; infinite where nothing bounds it.
 
-    Two endpoints of one run are taken to have no more in common than two runs of one seed.
+    Only the seeds of `planned` have endpoints. Two of one run are taken to have no more in common than two runs of one
+    seed.
     """
-    mixture = curve_mixture(planned, planned.curve_level)
-    share = 1 / (1 + mixture.variance * design.control_seeds)
-    factor = float(critical(mixture.level, np.asarray(design.curve_df), np.asarray(share)))
+    mixture, ends = curve_mixture(planned, planned.curve_level), min(design.control_seeds, planned.curve_seeds)
+    share = 1 / (1 + mixture.variance * ends)
+    factor = float(critical(mixture.level, np.asarray(design.curve_df_with(ends)), np.asarray(share)))
     differences = design.run_variance * (1.0 if design.shared else 2.0)
-    return factor * math.sqrt(differences / design.control_seeds) / design.rung.gain
+    return factor * math.sqrt(differences / ends) / design.rung.gain
 
 
 def power(design: Design, effect: float) -> float:
@@ -166,7 +189,8 @@ def power(design: Design, effect: float) -> float:
     """
     edge, u = math.log2(1 + design.rope) * (1 + curve_radius(design, design)), math.log2(1 + abs(effect))
     shift = (u * (1 - FLATTENS * min(u, 1.0)) - edge) / design.error
-    return noncentral(critical_value(design, design), design.scatter, shift) if math.isfinite(edge) else 0.0
+    found = noncentral(design.caution * critical_value(design, design), design.scatter, design.caution * shift)
+    return found if math.isfinite(edge) else 0.0
 
 
 def noncentral(threshold: float, df: float, shift: float) -> float:
@@ -188,7 +212,7 @@ def neutral_power(design: Design) -> float:
     """Return the probability that a rule without effect comes out NEUTRAL, its noise being estimated without error."""
     flat = math.log2(1 + design.rope) * (1 - curve_radius(design, design))
     room = flat / design.error - critical_value(design, design)
-    return max(0.0, 2 * float(stats.norm.cdf(room)) - 1) if room > 0 else 0.0
+    return max(0.0, 2 * float(stats.norm.cdf(design.caution * room)) - 1) if room > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +233,8 @@ def cost_of(rung: Rung, runs: int, budgets: float) -> Cost:
 
 def cost(design: Design) -> Cost:
     """Return the cost of a design with the control's curve; a second learning rate repeats all but the curve."""
-    arms, control = design.arms * design.seeds, design.control_seeds
-    again = design.learning_rates - 1
-    budgets = arms + control * CONTROL_TOKENS + again * (arms + control)
-    return cost_of(design.rung, (arms + control) * design.learning_rates, budgets)
+    runs = (design.arms * design.seeds + design.control_seeds) * design.learning_rates
+    return cost_of(design.rung, runs, runs + design.curve_seeds * ENDPOINT_TOKENS)
 
 
 def cheapest(designs: Sequence[Design], effect: float, wanted: float = 0.8) -> Design | None:
@@ -242,12 +264,12 @@ def next_look(planned: Design, seeds: int, estimate: float, *, beside: int) -> N
     """Return what an arm needs that is undecided at `estimate` doublings after `seeds` seeds, all others being done.
 
     The price is that of a seed of the arm, of each of those `beside` it, which run at every look (placebos, a matched
-    removal), and of the control with its endpoints.
+    removal), and of the control, which has endpoints over the planned seeds alone.
     """
     now, rope = replace(planned, seeds=seeds), math.log2(1 + planned.rope)
     after = replace(planned, seeds=seeds + 1)
-    control = after.control_seeds - now.control_seeds
-    price = cost_of(planned.rung, 1 + beside + control, 1 + beside + control * CONTROL_TOKENS)
+    runs = 1 + beside + after.control_seeds - now.control_seeds
+    price = cost_of(planned.rung, runs, runs)
     for more in range(1, MOST_SEEDS + 1):
         later = replace(planned, seeds=seeds + more)
         radius, curve = critical_value(later, planned) * later.error, rope * curve_radius(later, planned)

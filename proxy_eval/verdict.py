@@ -114,7 +114,7 @@ class Runs:
     """A metric of the runs so far at one rung, higher better, NaN where there is none.
 
     `values` [..., arms, seeds]; `endpoints` [..., 3, seeds]: the control's at `effects.ENDPOINTS` of the budget, of
-    which the second is what arms are compared with.
+    which the second, which all its seeds have, is what arms are compared with.
     """
 
     values: Floats

@@ -16,7 +16,7 @@ from scipy import stats
 
 from filters.errors import InputError
 from filters.rule import Bools
-from infra.ablate import OWN_SEEDS, SAME_SEEDS, Measured, Run, State, ablate
+from infra.ablate import SAME_SEEDS, Measured, Run, State, ablate
 from infra.experiment_arms import MATCHED
 from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated, planned_experiment
@@ -235,10 +235,9 @@ def test_a_plan_is_priced_run_by_run_and_says_what_it_guesses(pool: Pool, tmp_pa
     (rung,) = plan.rungs
     control = rung.design.control_seeds
     arms, placebos, seeds = 3, 3, 6
-    ends = control + 4  # and the pilot's, which are of no further use where nothing is shared
     once, again = (arms + placebos) * seeds, arms * seeds + control
-    assert rung.cost.runs == ends + once + again
-    assert rung.cost.tokens == pytest.approx(TOKENS * (2.3 * ends + once + again))
+    assert rung.cost.runs == control + once + again
+    assert rung.cost.tokens == pytest.approx(TOKENS * (1.3 * (seeds + 2) + control + once + again))
     assert rung.cost.money == pytest.approx(7.2 * rung.cost.tokens / 1e3 / 3600)
     assert any("guessed" in note for note in plan.notes)
     assert rung.arm_training.budgets == (TOKENS,) and rung.training.budgets == (TOKENS // 2, TOKENS, 2 * TOKENS)
@@ -293,7 +292,9 @@ def test_rules_of_known_worth_get_their_verdicts_and_decided_arms_stop(
     assert found.actual.runs == len(trainer.trained) < found.planned.runs
 
 
-def test_pairs_share_the_controls_seeds_and_others_do_not(pool: Pool, tmp_path: Path) -> None:
+def test_the_control_runs_the_seeds_of_pairs_or_more_of_which_the_first_have_endpoints(
+    pool: Pool, tmp_path: Path
+) -> None:
     for rho, shared in ((0.9, True), (0.0, False)):
         rungs = (
             f"  - {{size: 1M, tokens: {TOKENS}, seeds: 4, learning_rates: [1e-3], context: 32, "
@@ -302,11 +303,16 @@ def test_pairs_share_the_controls_seeds_and_others_do_not(pool: Pool, tmp_path: 
         plan = planned(experiment(pool, tmp_path, rungs=rungs), pool)
         trainer = Trainer(plan, rho=rho)
         found, _ = run(plan, LocalStore(tmp_path / str(rho)), trainer)
-        control = {one.seed for one in trainer.trained if one.arm == "control"}
+        control = {one.seed: one.ends for one in trainer.trained if one.arm == "control"}
         others = {one.seed for one in trainer.trained if one.arm not in ("control", "same")}
         assert found.rungs[0].shared is shared
-        assert (control <= others) if shared else (min(control) > OWN_SEEDS)
-        assert len(control) > len(others) or shared
+        count = len(others) if shared else found.rungs[0].control_seeds
+        assert others == set(range(1, 5)) and control == {seed: seed <= 6 for seed in range(1, count + 1)}
+        assert (len(control) == len(others)) is shared
+        assert {len(point.values) for point in found.rungs[0].curve} == {min(count, 6)}
+        assert {one.tokens for one in found.control.runs if one.seed == 1} == {500, 1000, 2000}
+        last = {one.tokens for one in found.control.runs if one.seed == count}
+        assert last == ({500, 1000, 2000} if shared else {1000})
         assert min(one.seed for one in trainer.trained if one.arm == "same") > SAME_SEEDS
 
 

@@ -234,7 +234,7 @@ def test_where_a_look_trains_is_not_decided_by_a_run_that_a_kill_left_over() -> 
         asked.append(len(todo))
         return f"of {len(todo)}"
 
-    given: dict[str, Any] = dict.fromkeys(("store", "labels", "progress", "scoring", "cluster", "task_seconds"))
+    given: dict[str, Any] = dict.fromkeys(("store", "labels", "progress", "device", "cluster", "task_seconds"))
     place: Callable[[int, list[Any]], Any] = Workshop(**given, placement=placement).place
     assert [place(0, [None] * count) for count in (1, 10, 1, 12)] == ["of 1", "of 10", "of 1", "of 10"]
     place(1, [None] * 10)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from filters.errors import InputError, OutputError, VerifyFailed
-from infra.ablate import OWN_SEEDS, Measured, Run, State, ablate, decide
+from infra.ablate import Measured, Run, State, ablate, decide
 from infra.experiment_arms import MATCHED
 from infra.experiment_findings import results_of
 from infra.experiment_plan import Plan, check_calibrated
@@ -77,7 +77,7 @@ def test_an_arm_that_comes_round_again_is_held_against_its_random_removal_too(
 ) -> None:
     """A rule that is worth 0.1 although it leaves so little that a random removal of as much costs 0.3."""
     plan = repeating(pool, tmp_path, rho)
-    trainer = Trainer(plan, rho=rho)
+    trainer = Trainer(plan, rho=rho, world=1)
     trainer.truth |= {"most": 0.1, f"{MATCHED}most": -0.3}
     found, _ = run(plan, store, trainer)
     (most,), (removal,) = found.arms, found.matched
@@ -167,12 +167,13 @@ def test_runs_of_the_pilot_that_no_interval_compares_are_marked_and_no_part_of_t
     plan = planned(experiment(pool, tmp_path), pool)
     found, looks = run(plan, store, Trainer(plan, rho=0.0, world=1))
     (rung,) = found.rungs
+    first, random = looks[0].control, looks[0].placebos[1]
     assert not rung.shared
-    assert {one.seed for one in found.control.runs if one.pilot} == set(range(1, 5))
-    own = {one.seed for one in found.control.runs if not one.pilot}
-    assert min(own) > OWN_SEEDS and all(len(point.values) == len(own) for point in rung.curve)
-    random = looks[0].placebos[1]
+    assert {one.seed for one in first.runs if one.pilot} == {4}
+    assert all(len(point.values) == 3 for point in looks[0].rungs[0].curve)
+    assert all(len(point.values) == rung.seeds + 2 < rung.control_seeds for point in rung.curve)
     assert [one.pilot for one in random.runs] == [False, True, True, True] and random.seeds == 1
+    assert not any(one.pilot for one in found.control.runs)
     assert not any(one.pilot for arm in found.arms for one in arm.runs)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infra import placement
-from infra.placement import fitting, placed, training_memory
+from infra.placement import fitting, placed, scoring_place, training_memory
 from infra.pool import make_pool
 from infra.training_work import Trial
 from proxy_eval.hyperparameters import hyperparameters, wsd
@@ -52,6 +52,18 @@ def trials(count: int) -> list[Trial]:
 def test_a_stack_is_doubled_as_long_as_that_gains_a_tenth(speeds: dict[int, float], size: int) -> None:
     found, why = fitting(speeds)
     assert found == size and "100 tokens/s in stacks of 1" in why
+
+
+def test_models_are_scored_one_on_each_core_where_that_is_worth_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "cores", lambda: 4)
+
+    def place(workers: int | None = None, address: str | None = None, **task: Any) -> tuple[int | None, int | None]:
+        found = scoring_place(task.get("device", "cpu"), workers, address, models=3, work=task.get("work", 1e13))
+        return found.workers, found.threads
+
+    assert place() == (3, 1) and place(work=1e11) == (1, None) and place(device="cuda") == (1, None)
+    assert place(2) == (2, 2) and place(1) == (1, None)
+    assert place(address="auto") == (None, 1) and place(address="auto", device="cuda") == (None, None)
 
 
 def measured(speeds: dict[int, float] | str, asked: list[tuple[Any, ...]]) -> Any:

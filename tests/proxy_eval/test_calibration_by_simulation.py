@@ -31,6 +31,7 @@ class World:
     """What the noise is really like."""
 
     shared: bool = False
+    rho: float = 0.0  # of runs of one seed, where means are compared
     uneven: float = 0.0  # standard deviation of log sigma over arms, whose mean variance stays what it is
     tails: bool = False  # Student's t with 4 degrees of freedom
     bank: float | None = 1.0  # the bank's sigma over the true one; None: no bank
@@ -42,6 +43,7 @@ class World:
 WORLDS = {
     "plain": World(),
     "pairs": World(shared=True),
+    "means over seeds that share": World(rho=0.29),
     "no bank": World(bank=None),
     "pairs without bank": World(shared=True, bank=None),
     "uneven arms": World(uneven=0.35),
@@ -86,7 +88,7 @@ def plan_of(world: World) -> tuple[Design, Budget]:
     budget = Budget(arms=1, placebos=8, rungs=RUNGS) if world.placebos else Budget(arms=len(truth), rungs=RUNGS)
     known = blurred(blurred(Variance(value=np.asarray(1.0), df=np.asarray(40.0)), CAMPAIGN_DF), CAMPAIGN_DF)
     noise = Variance(value=np.asarray(SIGMA[world.shared] ** 2), df=known.df if world.bank else np.zeros(()))
-    rho = 0.6 if world.shared else 0.0
+    rho = 0.6 if world.shared else world.rho
     rung = Rung(name="1M", tokens=10**6, tokens_per_second=1e4, noise=noise, gain=(BELOW + ABOVE) / 2, rho=rho)
     level = budget.placebo_level if world.placebos else budget.arm_level
     return Design(rung=rung, arms=len(truth), seeds=SEEDS[world.shared], level=level, rope=ROPE), budget
@@ -95,7 +97,7 @@ def plan_of(world: World) -> tuple[Design, Budget]:
 def runs_of(world: World, design: Design, generator: np.random.Generator) -> tuple[Runs, Floats]:
     """Return all runs of a rung, and each arm's true variance of its estimate at the planned look."""
     truth, sigma, rho = gain(truth_of(world)), SIGMA[world.shared], design.rung.rho
-    design = replace(design, seeds=world.looks or design.seeds)
+    curve_seeds, design = design.curve_seeds, replace(design, seeds=world.looks or design.seeds)
     shape, control = (EXPERIMENTS, len(truth), design.seeds), (EXPERIMENTS, 1, design.control_seeds)
 
     def noise(*size: int) -> Floats:
@@ -108,8 +110,10 @@ def runs_of(world: World, design: Design, generator: np.random.Generator) -> tup
     middle = scale[:, :1] * noise(*control)
     ends = 0.5 * middle + np.sqrt(0.75) * scale[:, :1] * noise(EXPERIMENTS, 2, design.control_seeds)
     endpoints = np.concatenate([ends[:, :1] - BELOW, middle, ends[:, 1:] + ABOVE], axis=1) + luck
-    unit = sigma**2 * (1 - rho) * scale[..., 0] ** 2
-    return Runs(values=values, endpoints=endpoints), unit[:, 1:] / design.seeds + unit[:, :1] / design.control_seeds
+    endpoints[:, ::2, curve_seeds:] = np.nan
+    own, other = 1 / design.seeds, 1 / design.control_seeds
+    unit, shared = sigma**2 * (1 - rho) * scale[..., 0] ** 2, sigma**2 * rho * (own - other)
+    return Runs(values=values, endpoints=endpoints), unit[:, 1:] * own + unit[:, :1] * other + shared
 
 
 def bank_of(world: World, unit: float, generator: np.random.Generator) -> Variance:

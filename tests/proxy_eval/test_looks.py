@@ -45,14 +45,14 @@ def table_of(runs: Runs, in_base: bool = False) -> Table:
 
 
 def runs_of(generator: np.random.Generator, design: Design, truth: Floats, noise: Floats) -> Runs:
-    """One world; where seeds are not shared the control has more of its own."""
+    """One world; where seeds are not shared the control has more."""
     rho, own = design.rung.rho, design.control_seeds
     luck = np.sqrt(rho) * generator.standard_normal(own)
     values = np.full((len(truth), own), np.nan)
     drawn = np.sqrt(1 - rho) * generator.standard_normal((len(truth), SEEDS))
-    arms = luck if design.shared else np.sqrt(rho) * generator.standard_normal(own)
-    values[:, :SEEDS] = GAIN * truth[:, None] + SIGMA * noise[:, None] * (arms[:SEEDS] + drawn)
+    values[:, :SEEDS] = GAIN * truth[:, None] + SIGMA * noise[:, None] * (luck[:SEEDS] + drawn)
     ends = SIGMA * (luck + np.sqrt(1 - rho) * generator.standard_normal((3, own)))
+    ends[::2, design.curve_seeds :] = np.nan
     return Runs(values=values, endpoints=GAIN * np.array([-1.0, 0.0, 1.0])[:, None] + ends)
 
 

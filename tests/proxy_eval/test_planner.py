@@ -12,7 +12,7 @@ from filters.errors import InputError
 from proxy_eval.effects import gains, noise_of_all, paired_effects, unpaired_effects
 from proxy_eval.noise_bank import Variance, moderated
 from proxy_eval.planner import (
-    CONTROL_TOKENS,
+    ENDPOINT_TOKENS,
     MOST_SEEDS,
     Design,
     Rung,
@@ -57,6 +57,7 @@ def test_a_plan_counts_the_degrees_of_freedom_that_the_controls_curve_will_have(
     generator = np.random.default_rng(0)
     values, control = generator.standard_normal((8, 5)), generator.standard_normal(design.control_seeds)
     endpoints = generator.standard_normal((3, design.control_seeds))
+    endpoints[::2, design.curve_seeds :] = np.nan
     halves = gains(endpoints, noise_of_all(values, control, paired=design.shared))
     assert moderated(halves.own, halves.others).df == pytest.approx(np.full(2, design.curve_df))
 
@@ -114,7 +115,7 @@ def test_neutral_needs_an_interval_narrower_than_the_rope() -> None:
 
 def test_a_design_costs_its_runs_and_the_controls_curve() -> None:
     price = cost(PLAN)
-    assert (price.runs, price.tokens) == (8 * 5 + 15, pytest.approx((40 + 15 * CONTROL_TOKENS) * 1e6))
+    assert (price.runs, price.tokens) == (8 * 5 + 15, pytest.approx((40 + 15 + 7 * ENDPOINT_TOKENS) * 1e6))
     assert price.hours == pytest.approx(price.tokens / 1e4 / 3600)
     assert price.money == pytest.approx(3 * price.hours)
     assert cost(replace(PLAN, rung=PAIRS)).runs == 45
@@ -142,10 +143,10 @@ def test_the_next_look_names_the_seeds_that_would_decide() -> None:
     later = replace(PLAN, seeds=5 + look.seeds)
     radius = critical_value(later, PLAN) * later.error
     assert 0.04 - radius > math.log2(1.01) * (1 + curve_radius(later, PLAN))
-    assert look.cost.tokens == pytest.approx((1 + 2 * CONTROL_TOKENS) * 1e6)
+    assert look.cost.tokens == pytest.approx((1 + 2) * 1e6)
     with_placebos = next_look(PLAN, 5, 0.04, beside=3)
     assert (with_placebos.cost.runs, with_placebos.seeds) == (look.cost.runs + 3, look.seeds)
-    assert with_placebos.cost.tokens == pytest.approx((4 + 2 * CONTROL_TOKENS) * 1e6)
+    assert with_placebos.cost.tokens == pytest.approx((4 + 2) * 1e6)
     assert next_look(PLAN, 5, math.log2(1.01), beside=0).seeds is None
     assert next_look(replace(PLAN, rope=0.1), 5, 0.0, beside=0).seeds is not None
 

@@ -79,6 +79,7 @@ def simulated(case: Case, design: Design, budget: Budget, effect: float, experim
         + noise(experiments, 3, count) * np.array([case.ends, 1.0, case.ends])[:, None]
     )
     endpoints = ends + luck
+    endpoints[:, ::2, design.curve_seeds :] = np.nan
     bank = UNKNOWN
     if case.bank:
         value = design.run_variance * generator.chisquare(BANK_DF, (experiments, 1)) / BANK_DF
