@@ -205,9 +205,9 @@ def run_of(state: RungState, arm: str, seed: int) -> Run:
 
 def value(state: RungState, run: Run, metric: str, end: int = 1) -> float:
     """A metric of a run at one of the `effects.ENDPOINTS`, higher better; NaN where it is not there."""
-    found = state.measured.get(run)
-    at = 0 if found is None else found.middle + end - 1
-    return higher_better(metric, found.ends[at].get(metric)) if found and 0 <= at < len(found.ends) else math.nan
+    ends = () if (found := state.measured.get(run)) is None else found.ends
+    at = len(ends) // 2 + end - 1
+    return higher_better(metric, ends[at].get(metric)) if 0 <= at < len(ends) else math.nan
 
 
 def control_seeds(state: RungState) -> list[int]:

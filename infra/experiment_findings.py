@@ -264,7 +264,7 @@ def rung_result(state: State, rung: RungState, shown: Shown) -> RungResult:
         seeds=plan.said.seeds,
         looks=rung.looks,
         shared=design.shared,
-        control_seeds=design.control_seeds,
+        control_seeds=len(control_seeds(rung)),
         fixed=rung.fixed,
         level=design.level,
         smallest=plan.smallest,

@@ -28,6 +28,7 @@ from proxy_eval.planner import (
     cheapest,
     cost_of,
     curve_radius,
+    curve_seeds,
     power,
     smallest_effect,
 )
@@ -318,7 +319,7 @@ def price(design: Design, arm: ArmPlan, pilot: int) -> Cost:
     seeds, again = design.seeds, design.learning_rates - 1
     if arm.kind == "control":
         own = control_seeds(design.arms + design.room, seeds, shared=design.shared and not pilot)
-        runs, ends = max(own, pilot) + again * own, max(design.curve_seeds, pilot)
+        runs, ends = max(own, pilot) + again * own, max(curve_seeds(own, seeds), pilot)
         return cost_of(design.rung, runs, runs + ends * ENDPOINT_TOKENS)
     if arm.kind == "arm":
         return cost_of(design.rung, seeds * (1 + again), seeds * (1 + again))

@@ -76,7 +76,7 @@ class Design:
     @property
     def curve_seeds(self) -> int:
         """How many of them have endpoints."""
-        return min(self.control_seeds, self.seeds + MORE_ENDS)
+        return curve_seeds(self.control_seeds, self.seeds)
 
     @property
     def unscaled(self) -> float:
@@ -139,6 +139,11 @@ class Design:
     def mixture(self) -> Mixture:
         """The mixture of the arms' confidence sequences, narrowest at this design's last look with all its room."""
         return planned_mixture(self.level, unscaled=self.unscaled, df=filled(self).df)
+
+
+def curve_seeds(control: int, seeds: int) -> int:
+    """Return how many of the control's seeds have endpoints, where an arm has so many."""
+    return min(control, seeds + MORE_ENDS)
 
 
 def filled(design: Design) -> Design:

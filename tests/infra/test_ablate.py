@@ -19,7 +19,7 @@ from filters.rule import Bools
 from infra.ablate import SAME_SEEDS, Measured, Run, State, ablate
 from infra.experiment_arms import MATCHED
 from infra.experiment_findings import results_of
-from infra.experiment_plan import Plan, check_calibrated, planned_experiment
+from infra.experiment_plan import Plan, check_calibrated, planned_experiment, price
 from infra.experiment_promises import as_begun
 from infra.experiment_results import Results, encoded
 from infra.experiments import note_noise
@@ -239,6 +239,8 @@ def test_a_plan_is_priced_run_by_run_and_says_what_it_guesses(pool: Pool, tmp_pa
     assert rung.cost.runs == control + once + again
     assert rung.cost.tokens == pytest.approx(TOKENS * (1.3 * (seeds + 2) + control + once + again))
     assert rung.cost.money == pytest.approx(7.2 * rung.cost.tokens / 1e3 / 3600)
+    pairs = replace(rung.design, rung=replace(rung.design.rung, rho=0.8))
+    assert pairs.shared and price(pairs, plan.arm("control"), 4) == price(rung.design, plan.arm("control"), 4)
     assert any("guessed" in note for note in plan.notes)
     assert rung.arm_training.budgets == (TOKENS,) and rung.training.budgets == (TOKENS // 2, TOKENS, 2 * TOKENS)
     assert rung.arm_training.schedule == rung.training.schedule  # else an arm and the control would differ by it

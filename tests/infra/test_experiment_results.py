@@ -170,7 +170,7 @@ def test_runs_of_the_pilot_that_no_interval_compares_are_marked_and_no_part_of_t
     first, random = looks[0].control, looks[0].placebos[1]
     assert not rung.shared
     assert {one.seed for one in first.runs if one.pilot} == {4}
-    assert all(len(point.values) == 3 for point in looks[0].rungs[0].curve)
+    assert looks[0].rungs[0].control_seeds == 3 and all(len(point.values) == 3 for point in looks[0].rungs[0].curve)
     assert all(len(point.values) == rung.seeds + 2 < rung.control_seeds for point in rung.curve)
     assert [one.pilot for one in random.runs] == [False, True, True, True] and random.seeds == 1
     assert not any(one.pilot for one in found.control.runs)
