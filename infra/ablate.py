@@ -84,7 +84,7 @@ Measure = Callable[[Sequence[Run]], Sequence[Measured]]
 @dataclass(kw_only=True)
 class RungState:
     """A rung under way: the `looks` that were taken at it, and what they found so far. The control's first
-    `curve_seeds` have endpoints.
+    `curve_seeds` have endpoints, in pairs all.
     """
 
     plan: RungPlan
@@ -199,7 +199,7 @@ def take(state: RungState, measure: Measure, runs: Iterable[Run]) -> None:
 
 def run_of(state: RungState, arm: str, seed: int) -> Run:
     """An arm's run at the learning rate that sets verdicts."""
-    ends = arm == CONTROL and seed <= state.curve_seeds
+    ends = arm == CONTROL and (state.design.shared or seed <= state.curve_seeds)
     return Run(rung=state.plan.number, arm=arm, rate=state.plan.rates[0], seed=seed, ends=ends)
 
 

@@ -19,7 +19,7 @@ from infra.stored import Store, read_decoded
 from proxy_eval.experiment import Experiment
 
 FOLDER = "_work/experiment"
-FORMAT = 2
+FORMAT = 3
 
 
 def held(store: Store, name: str, value: Mapping[str, Any]) -> Any:

@@ -26,6 +26,8 @@ WORTH_SECONDS = 120.0
 """Of training all models one after another, below which trying a process on each core costs more than it can gain."""
 WORTH_WORK = 2e12
 """Of scoring all models, weights times bytes (some 40 s one after another on two cores), below which the same."""
+SMALL_WEIGHTS = 20_000_000
+"""80 MB, in every process: above it models are scored one after another."""
 GAIN = 1.1
 CPU_BYTES = 1 << 30
 """Of activations at a time on a CPU: a few thousand tokens fill its cores."""
@@ -187,15 +189,18 @@ def training_memory(training: Training, members: int, device: str) -> int:
     return PROCESS_BYTES["cuda" if on_gpu else "cpu"] + members * host
 
 
-def scoring_place(device: str, workers: int | None, address: str | None, *, models: int, work: float) -> Placement:
-    """Where so many models are scored: as many at a time as asked; else as a cluster has room for, and on a CPU one on
-    each core (measured at 1M on two cores: 10.9 s a model, and 22.7 s one after another with both) if the work, weights
-    times bytes, is worth the processes.
+def scoring_place(
+    device: str, workers: int | None, address: str | None, *, weights: Sequence[int], read: int
+) -> Placement:
+    """Where models of so many weights are scored on so many bytes: as many at a time as asked; else as a cluster has
+    room for; and on a CPU small ones one on each core (measured at 1M on two cores: 10.9 s a model, and 22.7 s one
+    after another with both) where that is worth the processes.
     """
     chosen = device_of(device)
     on_gpu = chosen.startswith("cuda")
     if workers is None and address is None:
-        workers = min(cores(), models) if work >= WORTH_WORK and not on_gpu else 1
+        worth = sum(weights) * read >= WORTH_WORK and max(weights) <= SMALL_WEIGHTS and not on_gpu
+        workers = min(cores(), len(weights)) if worth else 1
     threads = None if on_gpu or workers == 1 else max(1, cores() // workers) if workers else 1
     return Placement(device=chosen, stack=1, workers=workers, threads=threads, why="")
 

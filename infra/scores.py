@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from filters.errors import InputError
-from infra.commit import Manifest
+from infra.commit import Manifest, committed
 from infra.finish import finish_stage
 from infra.placement import scoring_place
 from infra.score_work import SCORE, ScoreTask, tasks_sha256
@@ -56,11 +56,6 @@ def score_all(
         raise InputError("say what to score on: --panel PANEL (`gristmill panel build`), --tasks FOLDER, or both")
     panel_sha256 = None if panel is None else read_panel(panel).sha256
     found = None if tasks is None else tasks_sha256(tasks)
-    read = sum(
-        path.stat().st_size for folder in (panel, tasks) if folder for path in folder.rglob("*") if path.is_file()
-    )
-    work = float(sum(model.said["parameters"] for model in models) * read)
-    placement = scoring_place(device, workers, address, models=len(models), work=work)
     made = {
         model.label: ScoreTask(
             store=store,
@@ -72,17 +67,26 @@ def score_all(
             names=tuple(names),
             profile=profile,
             pmi=pmi,
-            device=placement.device,
-            threads=placement.threads,
         )
         for model in models
     }
-    alike = {task.id: task for task in made.values()}
+    done = set(committed(store, SCORE))
+    weights = {made[model.label].id: int(model.said["parameters"]) for model in models}
+    left = [count for name, count in weights.items() if name not in done]
+    placement = scoring_place(device, workers, address, weights=left, read=bytes_below(panel, tasks))
+    placed = {name: replace(task, device=placement.device, threads=placement.threads) for name, task in made.items()}
+    alike = {task.id: task for task in placed.values()}
     with runner_for(placement, address, allow_unauthenticated, None) as runner:
         manifests = finish_stage(
             store, SCORE, alike.values(), len(alike), runner, report=progress.report, on_stage=progress.stage
         )
     return [published(store, model, manifests[made[model.label].id]) for model in models]
+
+
+def bytes_below(*folders: Path | None) -> int:
+    """Of all files below these folders."""
+    found = (path for folder in folders if folder is not None for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in found)
 
 
 def published(store: Store, model: Model, manifest: Manifest) -> Scored:

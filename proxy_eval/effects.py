@@ -6,7 +6,7 @@ Values are arrays [..., arms, seeds] and the control's [..., seeds], one number 
 minus without it, whatever the design.
 
 The model at one rung: y[a, s] = mu + Delta[a] + seed[s] + noise[a, s]. A *seed* is an initialisation and an order of
-documents together. Where runs of one seed share enough of their luck (rho >= SHARED), the control runs the arms' seeds,
+documents together. Where runs of one seed share enough of their luck (rho >= SHARED), the control runs just the arms',
 differences are taken within seeds and seed[s] cancels: Var = 2 sigma^2 (1 - rho) / n (common random numbers; for
 evaluations Miller, arXiv:2411.00640). Otherwise the control runs about sqrt(arms) times more seeds, the arms' among
 them (Dunnett, JASA 50 (1955) 1096-1121), means are compared, and Var = sigma^2 (1/n + (1 - 2 rho) / n0), of which

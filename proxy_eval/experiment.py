@@ -117,8 +117,8 @@ class Expected(Said):
     gain: Positive | None = None
     """What the control gains by twice the tokens."""
     rho: Annotated[float, Field(ge=-1, lt=1)] | None = None
-    """Correlation of runs of one seed; where it is given no pilot measures it. From 0.3 on the control runs the arms'
-    seeds."""
+    """Correlation of runs of one seed; where it is given no pilot measures it. From 0.3 on the control runs the
+    arms' seeds and no others, and is compared with arms seed by seed."""
     tokens_per_second: Positive | None = None
     """Of one device, a GPU or all cores of a machine. Left out: measured, here or on the cluster that is joined."""
 

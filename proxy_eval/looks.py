@@ -132,7 +132,8 @@ def intervals_against(table: Table, at: int, design: Design, budget: Budget, fix
 
     The arm and the control change places, so that all is as if everything had been compared with the arm from the
     beginning: within seeds where those are shared; otherwise with its few seeds, not the control's many. The curve is
-    the control's, over as many seeds as the arm has, and taken to be parallel to the arm's. Entry `at` is the control.
+    the control's, over those of the arm's seeds that have it, taken to be parallel to the arm's. Entry `at` is the
+    control.
     """
     values, endpoints = table.runs.values.copy(), table.runs.endpoints
     place, values[at] = values[at].copy(), table.runs.control

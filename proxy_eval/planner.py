@@ -21,9 +21,7 @@ from proxy_eval.effects import SHARED, control_seeds
 from proxy_eval.noise_bank import ARM_DF, PAIRS_SHARE, Variance, blurred, worth
 
 ENDPOINT_TOKENS = 1.3  # budgets that a run with endpoints takes more: a trunk to 1.6, and decays of 0.1, 0.2 and 0.4
-MORE_ENDS = (
-    2  # seeds of the control with endpoints than an arm has seeds: more would narrow intervals by 3 % (simulated)
-)
+MORE_ENDS = 2  # control seeds with endpoints than an arm has seeds: all would narrow intervals by 3 % at 5 (simulated)
 MOST_SEEDS = 64
 CURVE_LEVEL = 0.0005  # of `verdict.Budget` as it comes, at one rung
 FLATTENS = 0.1  # u doublings are worth u (1 - u / 10) gains where loss falls as tokens^-0.3 (2^-0.3: 0.9 / 1.1)
@@ -65,7 +63,7 @@ class Design:
 
     @property
     def shared(self) -> bool:
-        """Whether the control runs the arms' seeds."""
+        """Whether the control runs the arms' seeds and no others, and is compared seed by seed."""
         return self.rung.rho >= SHARED
 
     @property
@@ -176,10 +174,11 @@ def curve_radius(design: Design, planned: Design) -> float:
     """Return half the width of the interval of either half of the control's curve at `design`'s look in the sequence of
     `planned`, as a share of the gain; infinite where nothing bounds it.
 
-    Only the seeds of `planned` have endpoints. Two of one run are taken to have no more in common than two runs of one
-    seed.
+    Where means are compared, only the seeds of `planned` have endpoints. Two of one run are taken to have no more in
+    common than two runs of one seed.
     """
-    mixture, ends = curve_mixture(planned, planned.curve_level), min(design.control_seeds, planned.curve_seeds)
+    ends = design.control_seeds if design.shared else min(design.control_seeds, planned.curve_seeds)
+    mixture = curve_mixture(planned, planned.curve_level)
     share = 1 / (1 + mixture.variance * ends)
     factor = float(critical(mixture.level, np.asarray(design.curve_df_with(ends)), np.asarray(share)))
     differences = design.run_variance * (1.0 if design.shared else 2.0)
@@ -269,12 +268,12 @@ def next_look(planned: Design, seeds: int, estimate: float, *, beside: int) -> N
     """Return what an arm needs that is undecided at `estimate` doublings after `seeds` seeds, all others being done.
 
     The price is that of a seed of the arm, of each of those `beside` it, which run at every look (placebos, a matched
-    removal), and of the control, which has endpoints over the planned seeds alone.
+    removal), and of the control, which has endpoints in pairs alone: otherwise those of the planned seeds suffice.
     """
     now, rope = replace(planned, seeds=seeds), math.log2(1 + planned.rope)
     after = replace(planned, seeds=seeds + 1)
     runs = 1 + beside + after.control_seeds - now.control_seeds
-    price = cost_of(planned.rung, runs, runs)
+    price = cost_of(planned.rung, runs, runs + (ENDPOINT_TOKENS if planned.shared else 0))
     for more in range(1, MOST_SEEDS + 1):
         later = replace(planned, seeds=seeds + more)
         radius, curve = critical_value(later, planned) * later.error, rope * curve_radius(later, planned)

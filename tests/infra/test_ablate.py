@@ -318,6 +318,25 @@ def test_the_control_runs_the_seeds_of_pairs_or_more_of_which_the_first_have_end
         assert min(one.seed for one in trainer.trained if one.arm == "same") > SAME_SEEDS
 
 
+@pytest.mark.parametrize(("rho", "shared"), [(0.9, True), (0.0, False)])
+def test_seeds_that_are_added_later_have_endpoints_in_pairs_alone_and_retrain_nothing(
+    pool: Pool, tmp_path: Path, store: LocalStore, rho: float, shared: bool
+) -> None:
+    trained: list[Run] = []
+    for seeds in (3, 5):
+        rungs = (
+            f"  - {{size: 1M, tokens: {TOKENS}, seeds: {seeds}, learning_rates: [1e-3], context: 32, "
+            f"expected: {{tokens_per_second: 1e3, rho: {rho}}}}}"
+        )
+        plan = planned(experiment(pool, tmp_path, rungs=rungs), pool, store=store)
+        trainer = Trainer(plan, rho=rho, before=trained)
+        found, _ = run(plan, store, trainer)
+        trained += trainer.trained
+    control = [one for one in trained if one.arm == "control"]
+    assert found.rungs[0].looks == 5 and found.rungs[0].control_seeds == len(control)
+    assert {one.seed: one.ends for one in control} == {at: shared or at <= 5 for at in range(1, len(control) + 1)}
+
+
 def test_keep_waits_for_gold_answers_and_for_the_second_learning_rate(pool: Pool, tmp_path: Path) -> None:
     for field, expected in (("gold", "gold-answer"), ("second", "second learning rate")):
         plan = planned(experiment(pool, tmp_path), pool)

@@ -58,10 +58,12 @@ def test_models_are_scored_one_on_each_core_where_that_is_worth_the_processes(mo
     monkeypatch.setattr(placement, "cores", lambda: 4)
 
     def place(workers: int | None = None, address: str | None = None, **task: Any) -> tuple[int | None, int | None]:
-        found = scoring_place(task.get("device", "cpu"), workers, address, models=3, work=task.get("work", 1e13))
+        weights, read = task.get("weights", [1_000_000] * 3), task.get("read", 3_000_000)
+        found = scoring_place(task.get("device", "cpu"), workers, address, weights=weights, read=read)
         return found.workers, found.threads
 
-    assert place() == (3, 1) and place(work=1e11) == (1, None) and place(device="cuda") == (1, None)
+    assert place() == (3, 1) and place(read=30_000) == (1, None) and place(device="cuda") == (1, None)
+    assert place(weights=[]) == place(weights=[60_000_000] * 3) == (1, None)
     assert place(2) == (2, 2) and place(1) == (1, None)
     assert place(address="auto") == (None, 1) and place(address="auto", device="cuda") == (None, None)
 

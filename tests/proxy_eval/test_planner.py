@@ -137,6 +137,25 @@ def test_the_cheapest_design_reaches_the_power_with_the_fewest_seeds() -> None:
     assert cheapest(plans, 0.0101) is None
 
 
+def test_what_runs_of_one_seed_share_makes_means_surer_than_their_intervals_say() -> None:
+    for rho in (-0.2, 0.0, 0.2, 0.29):
+        design = replace(PLAN, rung=replace(SMALL, rho=rho))
+        n, n0 = design.seeds, design.control_seeds
+        assert not design.shared and design.error == pytest.approx(PLAN.error)
+        assert design.caution**2 == pytest.approx((1 / n + 1 / n0) / (1 / n + (1 - 2 * max(rho, 0.0)) / n0))
+        assert (power(design, 0.05) > power(PLAN, 0.05)) is (rho > 0)
+    assert replace(PLAN, rung=PAIRS).caution == 1
+
+
+def test_seeds_that_were_never_planned_sharpen_the_curve_of_pairs_alone() -> None:
+    for rung in (SMALL, PAIRS):
+        planned = replace(PLAN, rung=rung)
+        grown = replace(planned, seeds=12)
+        sharper = curve_radius(grown, planned) < 0.8 * curve_radius(planned, planned)
+        price = next_look(planned, 5, 0.04, beside=0).cost
+        assert sharper is planned.shared and (price.tokens > price.runs * 1e6) is planned.shared
+
+
 def test_the_next_look_names_the_seeds_that_would_decide() -> None:
     look = next_look(PLAN, 5, 0.04, beside=0)
     assert look.seeds is not None and 1 <= look.seeds <= MOST_SEEDS
