@@ -192,9 +192,10 @@ def power(design: Design, effect: float) -> float:
     worth 1 + `curve_radius` times what it is on the true one.
     """
     edge, u = math.log2(1 + design.rope) * (1 + curve_radius(design, design)), math.log2(1 + abs(effect))
+    if not math.isfinite(edge):
+        return 0.0
     shift = (u * (1 - FLATTENS * min(u, 1.0)) - edge) / design.error
-    found = noncentral(design.caution * critical_value(design, design), design.scatter, design.caution * shift)
-    return found if math.isfinite(edge) else 0.0
+    return noncentral(design.caution * critical_value(design, design), design.scatter, design.caution * shift)
 
 
 def noncentral(threshold: float, df: float, shift: float) -> float:
