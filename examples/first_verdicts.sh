@@ -1,7 +1,7 @@
 #!/bin/sh
 # Are verdicts right where the truth is known? Good texts with planted garbage (shuffled words, page furniture, other
 # languages); rules that remove it must come out KEEP, one that removes good texts REJECT, random removal neither.
-# Prints arms, seeds, tokens and the smallest effect it can see before it trains. More than an hour on two cores.
+# Prints arms, seeds, tokens and the smallest effect it can see before it trains. Some 80 minutes on two cores.
 #
 #   examples/first_verdicts.sh DATA OUT
 #
