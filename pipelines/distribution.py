@@ -76,14 +76,14 @@ class Histogram:
 
 
 def histogram(samples: Sequence[Sample]) -> Histogram:
-    """One histogram of several samples with common bins. Needs a value in at least one."""
+    """One histogram of several samples with common bins, fewer where values are too close for all. Needs a value."""
     ends = [np.quantile(one.values, [OUTER, 0.5, 1 - OUTER]) for one in samples if one.count]
     low, high = min(end[0] for end in ends), max(end[2] for end in ends)
     median = max(end[1] for end in ends)
     log = bool(low >= 0 and high > LOG_RATIO * max(median, 1e-9) and high > LOG_RATIO)
     if low == high:
-        high = low + 1
-    edges = (
+        high = low + max(1.0, float(np.spacing(abs(low))))
+    edges = np.unique(
         np.power(10.0, np.linspace(np.log10(1 + low), np.log10(1 + high), BINS + 1)) - 1
         if log
         else np.linspace(low, high, BINS + 1)

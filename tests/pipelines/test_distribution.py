@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from filters.gopher import WORDS_SIGNALS
@@ -52,6 +52,9 @@ def test_a_retention_curve_says_at_each_point_what_a_bound_there_keeps(values: l
 
 @settings(deadline=None)
 @given(NUMBERS)
+@example([0.0, 5e-324])
+@example([1e6, np.nextafter(1e6, 2e6)])
+@example([1e17])
 def test_a_histogram_holds_every_value_once(values: list[float]) -> None:
     found = sample(values)
     if found.count:
