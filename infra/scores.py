@@ -70,12 +70,11 @@ def score_all(
         )
         for model in models
     }
-    done = set(committed(store, SCORE))
+    done = committed(store, SCORE)
     weights = {made[model.label].id: int(model.said["parameters"]) for model in models}
     left = [count for name, count in weights.items() if name not in done]
     placement = scoring_place(device, workers, address, weights=left, read=bytes_below(panel, tasks))
-    placed = {name: replace(task, device=placement.device, threads=placement.threads) for name, task in made.items()}
-    alike = {task.id: task for task in placed.values()}
+    alike = {task.id: replace(task, device=placement.device, threads=placement.threads) for task in made.values()}
     with runner_for(placement, address, allow_unauthenticated, None) as runner:
         manifests = finish_stage(
             store, SCORE, alike.values(), len(alike), runner, report=progress.report, on_stage=progress.stage

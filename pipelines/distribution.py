@@ -76,7 +76,9 @@ class Histogram:
 
 
 def histogram(samples: Sequence[Sample]) -> Histogram:
-    """One histogram of several samples with common bins, fewer where values are too close for all. Needs a value."""
+    """One histogram of several samples with common bins, fewer where values lie too close for `BINS`. Needs a value in
+    at least one.
+    """
     ends = [np.quantile(one.values, [OUTER, 0.5, 1 - OUTER]) for one in samples if one.count]
     low, high = min(end[0] for end in ends), max(end[2] for end in ends)
     median = max(end[1] for end in ends)
